@@ -1,0 +1,186 @@
+//! The connections table: every key, item and query of it.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use aws_config::SdkConfig;
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::operation::query::builders::QueryFluentBuilder;
+use aws_sdk_dynamodb::types::{AttributeValue, ScalarAttributeType};
+use futures_util::future::try_join_all;
+use time::format_description::BorrowedFormatItem;
+use time::macros::format_description;
+use time::{OffsetDateTime, PrimitiveDateTime};
+
+use crate::Error;
+use crate::messages::now;
+use crate::table::{Key, TableDefinition};
+
+/// Partition key: the site that the connection watches.
+const SITE: &str = "site";
+/// Sort key, and partition key of the index: API Gateway's id.
+const CONNECTION_ID: &str = "ConnectionID";
+/// When `$connect` ran: `2020-11-04 11:05:58.123456`.
+const STARTED: &str = "ConnectionStartedUTC";
+/// When the row expires, in whole Unix seconds.
+const EXPIRES_AT: &str = "ExpiresAt";
+/// The index that finds a connection's rows by its id.
+const INDEX: &str = "ConnectionID";
+
+/// The table's definition.
+pub const TABLE: TableDefinition = TableDefinition {
+    key: Key {
+        partition: (SITE, ScalarAttributeType::S),
+        sort: (CONNECTION_ID, ScalarAttributeType::S),
+    },
+    index: Some((
+        INDEX,
+        Key {
+            partition: (CONNECTION_ID, ScalarAttributeType::S),
+            sort: (SITE, ScalarAttributeType::S),
+        },
+    )),
+    time_to_live: EXPIRES_AT,
+    stream: false,
+};
+
+/// How long a row is kept: API Gateway ends every connection after 2 h, and
+/// `$disconnect` is best effort.
+const LIFETIME: Duration = Duration::from_secs(2 * 60 * 60 + 10 * 60);
+
+const STARTED_FORMAT: &[BorrowedFormatItem<'_>] = format_description!(
+    version = 2,
+    "[year]-[month]-[day] [hour]:[minute]:[second].[subsecond digits:6]"
+);
+
+type Item = HashMap<String, AttributeValue>;
+
+/// The connections table.
+#[derive(Clone, Debug)]
+pub struct Connections {
+    client: Client,
+    table: String,
+}
+
+/// A client's connection to the WebSocket API.
+#[derive(Clone, Debug)]
+pub struct Connection {
+    /// API Gateway's id, such as `L0SM9cOFvHcCIhw=`.
+    pub id: String,
+    /// When `$connect` ran; `None` if the row does not tell.
+    pub started: Option<OffsetDateTime>,
+}
+
+impl Connections {
+    /// The table of this name.
+    pub fn new(config: &SdkConfig, table: String) -> Self {
+        Self {
+            client: Client::new(config),
+            table,
+        }
+    }
+
+    /// Stores a connection to a site.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] when the put failed after all retries.
+    pub async fn add(&self, site: &str, connection_id: &str) -> Result<(), Error> {
+        let started = OffsetDateTime::now_utc()
+            .format(STARTED_FORMAT)
+            .map_err(|error| Error::aws("PutItem", &error))?;
+        let expires = now() + LIFETIME.as_secs();
+        self.client
+            .put_item()
+            .table_name(&self.table)
+            .item(SITE, AttributeValue::S(site.to_owned()))
+            .item(CONNECTION_ID, AttributeValue::S(connection_id.to_owned()))
+            .item(STARTED, AttributeValue::S(started))
+            .item(EXPIRES_AT, AttributeValue::N(expires.to_string()))
+            .send()
+            .await
+            .map_err(|error| Error::aws("PutItem", &error))?;
+        Ok(())
+    }
+
+    /// Deletes every row of a connection, found by the index. The index is
+    /// eventually consistent: a row put just before may be left, for its
+    /// expiry or for the broadcaster, which meets a connection that is gone.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] when a call failed after all retries.
+    pub async fn remove_all(&self, connection_id: &str) -> Result<(), Error> {
+        let query = self
+            .client
+            .query()
+            .table_name(&self.table)
+            .index_name(INDEX)
+            .key_condition_expression("#id = :id")
+            .expression_attribute_names("#id", CONNECTION_ID)
+            .expression_attribute_values(":id", AttributeValue::S(connection_id.to_owned()));
+        let rows = all_pages(query).await?;
+        let deletes = rows
+            .iter()
+            .filter_map(|row| row.get(SITE)?.as_s().ok())
+            .map(|site| self.remove(site, connection_id));
+        try_join_all(deletes).await?;
+        Ok(())
+    }
+
+    /// Deletes one row of a connection.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] when the delete failed after all retries.
+    pub async fn remove(&self, site: &str, connection_id: &str) -> Result<(), Error> {
+        self.client
+            .delete_item()
+            .table_name(&self.table)
+            .key(SITE, AttributeValue::S(site.to_owned()))
+            .key(CONNECTION_ID, AttributeValue::S(connection_id.to_owned()))
+            .send()
+            .await
+            .map_err(|error| Error::aws("DeleteItem", &error))?;
+        Ok(())
+    }
+
+    /// The connections that watch a site, none of which has expired, in the
+    /// order of their ids. Read consistently from the table: an index would
+    /// miss a client that has just connected.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] when a query failed after all retries.
+    pub async fn of_site(&self, site: &str) -> Result<Vec<Connection>, Error> {
+        let query = self
+            .client
+            .query()
+            .table_name(&self.table)
+            .consistent_read(true)
+            .key_condition_expression("#site = :site")
+            .filter_expression("#expires > :now")
+            .expression_attribute_names("#site", SITE)
+            .expression_attribute_names("#expires", EXPIRES_AT)
+            .expression_attribute_values(":site", AttributeValue::S(site.to_owned()))
+            .expression_attribute_values(":now", AttributeValue::N(now().to_string()));
+        let rows = all_pages(query).await?;
+        Ok(rows.iter().filter_map(from_item).collect())
+    }
+}
+
+async fn all_pages(query: QueryFluentBuilder) -> Result<Vec<Item>, Error> {
+    query
+        .into_paginator()
+        .items()
+        .send()
+        .collect::<Result<Vec<Item>, _>>()
+        .await
+        .map_err(|error| Error::aws("Query", &error))
+}
+
+fn from_item(item: &Item) -> Option<Connection> {
+    let started = item.get(STARTED).and_then(|started| started.as_s().ok());
+    Some(Connection {
+        id: item.get(CONNECTION_ID)?.as_s().ok()?.clone(),
+        started: started
+            .and_then(|started| PrimitiveDateTime::parse(started, STARTED_FORMAT).ok())
+            .map(PrimitiveDateTime::assume_utc),
+    })
+}

@@ -1,0 +1,34 @@
+//! What the functions share: the wire types, the two tables, posting to a
+//! connection, and the one mapping from an error to a response.
+//!
+//! Every function and the local server use these same types. What differs
+//! between AWS and one machine is the endpoints inside the [`aws_config::SdkConfig`],
+//! nothing else.
+
+#![cfg_attr(
+    test,
+    allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing
+    )
+)]
+
+pub mod config;
+pub mod connections;
+pub mod error;
+pub mod gateway;
+pub mod http;
+pub mod message;
+pub mod messages;
+pub mod placement;
+pub mod sort_key;
+pub mod table;
+
+pub use connections::{Connection, Connections};
+pub use error::Error;
+pub use gateway::Gateway;
+pub use message::{Level, Message, NewMessage};
+pub use messages::Messages;
+pub use sort_key::SortKey;

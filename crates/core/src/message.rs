@@ -1,0 +1,563 @@
+//! The wire types and their validation. Nothing else knows the JSON field
+//! names.
+
+use std::fmt;
+
+use serde::de::{IgnoredAny, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::value::RawValue;
+
+use crate::{Error, SortKey};
+
+/// The longest `site`, in bytes: the limit of a key in the connections
+/// table's index ("Quotas", DynamoDB guide: sort key values, 1,024 bytes).
+pub const MAX_SITE_BYTES: usize = 1024;
+
+/// The longest frame, in bytes: 128 KiB, API Gateway's limit for a WebSocket
+/// message ("Quotas for configuring and running a WebSocket API").
+pub const MAX_FRAME_BYTES: usize = 131_072;
+
+/// How serious a message is, in the names of Python's `logging`.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Level {
+    /// `debug`
+    Debug,
+    /// `info`
+    Info,
+    /// `warning`, also sent as `warn`
+    Warning,
+    /// `error`
+    Error,
+    /// `critical`, also sent as `fatal`
+    Critical,
+}
+
+impl Level {
+    /// The level of a name in any case; `None` if there is none.
+    pub fn from_name(name: &str) -> Option<Self> {
+        let is = |known: &str| name.eq_ignore_ascii_case(known);
+        Some(if is("debug") {
+            Self::Debug
+        } else if is("info") {
+            Self::Info
+        } else if is("warning") || is("warn") {
+            Self::Warning
+        } else if is("error") {
+            Self::Error
+        } else if is("critical") || is("fatal") {
+            Self::Critical
+        } else {
+            return None;
+        })
+    }
+
+    /// The name that is stored and sent.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Debug => "debug",
+            Self::Info => "info",
+            Self::Warning => "warning",
+            Self::Error => "error",
+            Self::Critical => "critical",
+        }
+    }
+}
+
+/// A message that a caller sent, checked, not yet stored.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NewMessage {
+    /// The site as sent: 1 to 1,024 bytes.
+    pub site: String,
+    /// The text, which may be empty.
+    pub text: String,
+    /// The level; `info` where the caller gave none or an unknown one.
+    pub level: Level,
+    /// The key asked for: the caller's time, else that of the arrival.
+    pub key: SortKey,
+}
+
+impl NewMessage {
+    /// Reads the body of a newlog request, of HTTP or of the WebSocket:
+    /// `{"site": "…", "log_message": "…", "log_level": "…", "timestamp": …}`.
+    /// `arrival` is the time of a message without a timestamp.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] names the field that is missing or malformed;
+    /// [`Error::TooLarge`] if no WebSocket frame could carry the message.
+    pub fn from_json(body: &[u8], arrival: SortKey) -> Result<Self, Error> {
+        let fields: Fields = serde_json::from_slice(body).map_err(|error| not_an_object(&error))?;
+
+        let site = string("site", fields.site)?;
+        if site.is_empty() {
+            return Err(Error::Invalid(
+                "'site' is empty; expected a string of 1 to 1024 bytes.".to_owned(),
+            ));
+        }
+        if site.len() > MAX_SITE_BYTES {
+            return Err(Error::Invalid(format!(
+                "'site' is {} bytes long; expected at most {MAX_SITE_BYTES}.",
+                site.len()
+            )));
+        }
+        let text = string("log_message", fields.log_message)?;
+        let level = level(fields.log_level)?;
+        let key = timestamp(fields.timestamp, arrival)?;
+
+        let message = Self {
+            site,
+            text,
+            level,
+            key,
+        };
+        let frame_bytes = message.at(key).to_frame().len();
+        if frame_bytes > MAX_FRAME_BYTES {
+            return Err(Error::TooLarge(format!(
+                "'log_message' is too long: the message takes {frame_bytes} bytes as a WebSocket frame; expected at most {MAX_FRAME_BYTES}."
+            )));
+        }
+        Ok(message)
+    }
+
+    /// The message as it is stored under a key.
+    fn at(&self, key: SortKey) -> MessageRef<'_> {
+        MessageRef {
+            site: &self.site,
+            text: &self.text,
+            level: self.level,
+            key,
+        }
+    }
+}
+
+/// A stored message.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Message {
+    /// The site, the partition key.
+    pub site: String,
+    /// The text.
+    pub text: String,
+    /// The level.
+    pub level: Level,
+    /// The sort key, from which the timestamp and the id follow.
+    pub key: SortKey,
+}
+
+impl Message {
+    /// The JSON of its WebSocket frame: `site`, `message`, `log_level`,
+    /// `timestamp` (whole seconds, a string) and `id`.
+    pub fn to_frame(&self) -> String {
+        MessageRef {
+            site: &self.site,
+            text: &self.text,
+            level: self.level,
+            key: self.key,
+        }
+        .to_frame()
+    }
+
+    /// The JSON of its entry in recent-logs: `message`, `log_level`,
+    /// `timestamp` (whole seconds, a number) and `id`.
+    pub fn to_recent(&self) -> String {
+        #[derive(Serialize)]
+        struct Recent<'a> {
+            message: &'a str,
+            log_level: Level,
+            timestamp: u64,
+            id: String,
+        }
+        to_json(&Recent {
+            message: &self.text,
+            log_level: self.level,
+            timestamp: self.key.seconds(),
+            id: self.key.to_string(),
+        })
+    }
+}
+
+struct MessageRef<'a> {
+    site: &'a str,
+    text: &'a str,
+    level: Level,
+    key: SortKey,
+}
+
+impl MessageRef<'_> {
+    fn to_frame(&self) -> String {
+        to_json(&Frame {
+            site: self.site,
+            message: self.text,
+            log_level: self.level,
+            timestamp: self.key.seconds().to_string(),
+            id: Some(self.key.to_string()),
+        })
+    }
+}
+
+/// The JSON of the frame that tells one client what was wrong with its own
+/// frame: `log_level` `error`, the time of now and no `id`, so that it is
+/// always shown. `site` is the one that the client's frame named, if any.
+pub fn error_frame(sent: &[u8], text: &str) -> String {
+    let site = serde_json::from_slice::<Fields>(sent)
+        .ok()
+        .and_then(|fields| string("site", fields.site).ok())
+        .filter(|site| site.len() <= MAX_SITE_BYTES)
+        .unwrap_or_default();
+    to_json(&Frame {
+        site: &site,
+        message: text,
+        log_level: Level::Error,
+        timestamp: SortKey::now().seconds().to_string(),
+        id: None,
+    })
+}
+
+/// A frame that a client is sent.
+#[derive(Serialize)]
+struct Frame<'a> {
+    site: &'a str,
+    message: &'a str,
+    log_level: Level,
+    timestamp: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<String>,
+}
+
+fn to_json(value: &impl Serialize) -> String {
+    // Serialising to a string fails only for maps with keys that are no
+    // strings, and these types hold none.
+    serde_json::to_string(value).unwrap_or_default()
+}
+
+/// The fields of a newlog request before their check. Not derived: serde's
+/// own refuses a repeated key, where JSON's common reading takes the last.
+/// Raw: a number keeps all its digits.
+#[derive(Default)]
+struct Fields<'a> {
+    site: Option<&'a RawValue>,
+    log_message: Option<&'a RawValue>,
+    log_level: Option<&'a RawValue>,
+    timestamp: Option<&'a RawValue>,
+}
+
+impl<'de> Deserialize<'de> for Fields<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Object;
+
+        impl<'de> Visitor<'de> for Object {
+            type Value = Fields<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a JSON object")
+            }
+
+            fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Self::Value, M::Error> {
+                let mut fields = Fields::default();
+                while let Some(name) = map.next_key::<std::borrow::Cow<'de, str>>()? {
+                    let field = match name.as_ref() {
+                        "site" => &mut fields.site,
+                        "log_message" => &mut fields.log_message,
+                        "log_level" => &mut fields.log_level,
+                        "timestamp" => &mut fields.timestamp,
+                        _ => {
+                            map.next_value::<IgnoredAny>()?;
+                            continue;
+                        }
+                    };
+                    *field = Some(map.next_value()?);
+                }
+                Ok(fields)
+            }
+        }
+
+        deserializer.deserialize_map(Object)
+    }
+}
+
+/// What was wrong with a body as a whole. Never serde's own text, which may
+/// repeat what was sent.
+fn not_an_object(error: &serde_json::Error) -> Error {
+    Error::Invalid(match error.classify() {
+        serde_json::error::Category::Data => {
+            "The body is not a JSON object; expected {\"site\": …, \"log_message\": …}.".to_owned()
+        }
+        _ => format!(
+            "The body is not valid JSON at line {}, column {}; expected {{\"site\": …, \"log_message\": …}}.",
+            error.line(),
+            error.column()
+        ),
+    })
+}
+
+fn string(name: &str, value: Option<&RawValue>) -> Result<String, Error> {
+    let Some(raw) = value.map(RawValue::get) else {
+        return Err(Error::Invalid(format!(
+            "'{name}' is missing; expected a string."
+        )));
+    };
+    serde_json::from_str(raw).map_err(|_| {
+        Error::Invalid(if raw.starts_with('"') {
+            format!("'{name}' is not valid Unicode; expected a string without lone surrogates.")
+        } else {
+            format!("'{name}' is {}; expected a string.", kind(raw))
+        })
+    })
+}
+
+fn level(value: Option<&RawValue>) -> Result<Level, Error> {
+    let name = match value {
+        None => return Ok(Level::Info),
+        Some(raw) if raw.get() == "null" => return Ok(Level::Info),
+        Some(_) => string("log_level", value)?,
+    };
+    if name.is_empty() {
+        return Ok(Level::Info);
+    }
+    Ok(Level::from_name(&name).unwrap_or_else(|| {
+        let name: String = name.chars().take(40).collect();
+        tracing::warn!(log_level = name, "unknown log_level, stored as info");
+        Level::Info
+    }))
+}
+
+fn timestamp(value: Option<&RawValue>, arrival: SortKey) -> Result<SortKey, Error> {
+    let raw = match value.map(RawValue::get) {
+        None | Some("null") => return Ok(arrival),
+        Some(raw) => raw,
+    };
+    // A string holds exactly what the number would be, so that both are read
+    // by the same rule.
+    let text = match serde_json::from_str::<String>(raw) {
+        Ok(text) => text,
+        Err(_) => raw.to_owned(),
+    };
+    SortKey::from_seconds(&text).map_err(|error| Error::Invalid(format!("'timestamp': {error}.")))
+}
+
+fn kind(raw: &str) -> &'static str {
+    match raw.bytes().next() {
+        Some(b'n') => "null",
+        Some(b't' | b'f') => "a boolean",
+        Some(b'[') => "an array",
+        Some(b'{') => "an object",
+        _ => "a number",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    fn read(body: impl AsRef<[u8]>) -> Result<NewMessage, Error> {
+        NewMessage::from_json(body.as_ref(), SortKey::from_seconds("7.5").unwrap())
+    }
+
+    fn refusal(body: impl AsRef<[u8]>) -> String {
+        let error = read(body).unwrap_err();
+        assert_eq!(error.status(), 400);
+        error.to_string()
+    }
+
+    #[test]
+    fn the_scripts_own_message_is_read() {
+        let message = read(
+            r#"{"site":"tst","log_message":"a\nb","log_level":"WARN","timestamp":1604514063.987}"#,
+        );
+        assert_eq!(
+            message.unwrap(),
+            NewMessage {
+                site: "tst".into(),
+                text: "a\nb".into(),
+                level: Level::Warning,
+                key: SortKey::from_seconds("1604514063.987").unwrap(),
+            }
+        );
+    }
+
+    #[test]
+    fn a_level_is_one_of_pythons_in_any_case_and_a_typo_loses_no_message() {
+        let level = |level: Value| {
+            read(json!({"site": "t", "log_message": "", "log_level": level}).to_string())
+                .map(|m| m.level)
+        };
+        for (sent, kept) in [
+            (json!("DEBUG"), Level::Debug),
+            (json!("Info"), Level::Info),
+            (json!("warn"), Level::Warning),
+            (json!("WARNING"), Level::Warning),
+            (json!("error"), Level::Error),
+            (json!("FATAL"), Level::Critical),
+            (json!("critical"), Level::Critical),
+            (json!("wraning"), Level::Info),
+            (json!(""), Level::Info),
+            (json!(null), Level::Info),
+        ] {
+            assert_eq!(level(sent.clone()).unwrap(), kept, "{sent}");
+        }
+        for wrong in [json!(5), json!(true), json!(["info"]), json!({})] {
+            let error = level(wrong.clone()).unwrap_err().to_string();
+            assert!(error.contains("'log_level'"), "{wrong}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_missing_time_is_the_arrivals() {
+        for body in [
+            r#"{"site":"t","log_message":""}"#,
+            r#"{"site":"t","log_message":"","timestamp":null}"#,
+        ] {
+            assert_eq!(read(body).unwrap().key.to_string(), "7.500000");
+        }
+    }
+
+    #[test]
+    fn a_wrong_field_is_named() {
+        for (body, field) in [
+            (r#"{"log_message":"x"}"#, "'site' is missing"),
+            (r#"{"site":null,"log_message":"x"}"#, "'site' is null"),
+            (r#"{"site":5,"log_message":"x"}"#, "'site' is a number"),
+            (r#"{"site":"","log_message":"x"}"#, "'site' is empty"),
+            (r#"{"site":"t"}"#, "'log_message' is missing"),
+            (r#"{"site":"t","message":"x"}"#, "'log_message' is missing"),
+            (
+                r#"{"site":"t","log_message":null}"#,
+                "'log_message' is null",
+            ),
+            (
+                r#"{"site":"t","log_message":42}"#,
+                "'log_message' is a number",
+            ),
+            (
+                r#"{"site":"t","log_message":{"a":1}}"#,
+                "'log_message' is an object",
+            ),
+            (
+                r#"{"site":"t","log_message":"\ud83d"}"#,
+                "'log_message' is not valid Unicode",
+            ),
+            (
+                r#"{"site":"t","log_message":"x","timestamp":true}"#,
+                "'timestamp'",
+            ),
+            (
+                r#"{"site":"t","log_message":"x","timestamp":""}"#,
+                "'timestamp'",
+            ),
+            (
+                r#"{"site":"t","log_message":"x","timestamp":"12 "}"#,
+                "'timestamp'",
+            ),
+            (
+                r#"{"site":"t","log_message":"x","timestamp":"1_604"}"#,
+                "'timestamp'",
+            ),
+            (
+                r#"{"site":"t","log_message":"x","timestamp":1604514063000}"#,
+                "seconds",
+            ),
+            (
+                r#"{"site":"t","log_message":"x","timestamp":NaN}"#,
+                "not valid JSON",
+            ),
+            (r#"["site"]"#, "not a JSON object"),
+            (r#""site""#, "not a JSON object"),
+            ("null", "not a JSON object"),
+            ("", "not valid JSON"),
+            ("{'site': 'tst'}", "not valid JSON"),
+            (&"[".repeat(100_000), "not a JSON object"),
+        ] {
+            let refusal = refusal(body);
+            assert!(refusal.contains(field), "{body:.80}: {refusal}");
+        }
+        assert!(refusal(b"{\"site\":\"\xff\",\"log_message\":\"\"}").contains("not valid JSON"));
+        let long = json!({"site": "é".repeat(513), "log_message": ""}).to_string();
+        assert!(refusal(long).contains("'site' is 1026 bytes"));
+    }
+
+    #[test]
+    fn of_a_repeated_key_the_last_counts_and_unknown_fields_do_not() {
+        let body = format!(
+            r#"{{"site":5,"x":{}{},"site":"b","log_message":"x"}}"#,
+            "[".repeat(1000),
+            "]".repeat(1000)
+        );
+        assert_eq!(read(body).unwrap().site, "b");
+    }
+
+    #[test]
+    fn a_message_that_fits_no_frame_is_refused_and_one_byte_less_is_not() {
+        let body = |length: usize| {
+            json!({"site": "t", "log_message": "x".repeat(length), "timestamp": 1604514063})
+                .to_string()
+        };
+        let overhead = read(body(0)).unwrap();
+        let room = MAX_FRAME_BYTES - overhead.at(overhead.key).to_frame().len();
+        assert!(read(body(room)).is_ok());
+        assert_eq!(read(body(room + 1)).unwrap_err().status(), 413);
+    }
+
+    #[test]
+    fn the_two_published_shapes_are_exact() {
+        let message = Message {
+            site: "tst".into(),
+            text: "<b>\u{1f52d}\"".into(),
+            level: Level::Info,
+            key: SortKey::from_seconds("1604514063.987").unwrap(),
+        };
+        assert_eq!(
+            message.to_frame(),
+            r#"{"site":"tst","message":"<b>🔭\"","log_level":"info","timestamp":"1604514063","id":"1604514063.987000"}"#
+        );
+        assert_eq!(
+            message.to_recent(),
+            r#"{"message":"<b>🔭\"","log_level":"info","timestamp":1604514063,"id":"1604514063.987000"}"#
+        );
+    }
+
+    #[test]
+    fn an_error_frame_has_the_senders_site_and_no_id() {
+        let frame: Value = serde_json::from_str(&error_frame(br#"{"site":"tst"}"#, "no")).unwrap();
+        assert_eq!(frame["site"], "tst");
+        assert_eq!(frame["log_level"], "error");
+        assert!(frame.get("id").is_none());
+        let frame: Value = serde_json::from_str(&error_frame(b"not json", "no")).unwrap();
+        assert_eq!(frame["site"], "");
+    }
+
+    proptest! {
+        #[test]
+        fn no_body_panics_and_every_refusal_says_what_is_expected(body in prop::collection::vec(any::<u8>(), 0..200)) {
+            if let Err(error) = read(&body) {
+                prop_assert!(error.to_string().contains("expected"));
+            }
+        }
+
+        #[test]
+        fn any_object_is_read_as_its_fields_say_or_refused(
+            site in prop::option::of(any::<String>()),
+            text in prop::option::of(any::<String>()),
+            level in prop::option::of(any::<String>()),
+            time in prop::option::of(0_u32..),
+        ) {
+            let mut body = serde_json::Map::new();
+            if let Some(site) = &site { body.insert("site".into(), json!(site)); }
+            if let Some(text) = &text { body.insert("log_message".into(), json!(text)); }
+            if let Some(level) = &level { body.insert("log_level".into(), json!(level)); }
+            if let Some(time) = &time { body.insert("timestamp".into(), json!(time)); }
+            match read(Value::from(body).to_string()) {
+                Ok(message) => {
+                    prop_assert_eq!(Some(message.site), site);
+                    prop_assert_eq!(Some(message.text), text);
+                    prop_assert_eq!(message.key.seconds(), time.map_or(7, u64::from));
+                }
+                Err(error) => {
+                    prop_assert_eq!(error.status(), 400);
+                    let site_is_wrong = site.is_none_or(|site| site.is_empty() || site.len() > MAX_SITE_BYTES);
+                    prop_assert!(site_is_wrong || text.is_none(), "{}", error);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,313 @@
+//! The messages table: every key, item and query of it.
+
+use std::collections::HashMap;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use aws_config::SdkConfig;
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::error::SdkError;
+use aws_sdk_dynamodb::operation::put_item::PutItemError;
+use aws_sdk_dynamodb::types::{
+    AttributeValue, ReturnValuesOnConditionCheckFailure, ScalarAttributeType,
+};
+use tokio::time::{Instant, sleep, timeout_at};
+
+use crate::placement::{Placement, Step};
+use crate::table::{Key, TableDefinition};
+use crate::{Error, Level, Message, NewMessage, SortKey};
+
+/// Partition key: the site as sent.
+const SITE: &str = "site";
+/// Sort key: [`SortKey`], seconds with a fraction.
+const TIMESTAMP: &str = "timestamp";
+/// The text.
+const MESSAGE: &str = "message";
+/// The [`Level`]'s name.
+const LOG_LEVEL: &str = "log_level";
+/// When the row expires, in whole Unix seconds.
+const TIME_TO_LIVE: &str = "TimeToLive";
+
+/// The table's definition.
+pub const TABLE: TableDefinition = TableDefinition {
+    key: Key {
+        partition: (SITE, ScalarAttributeType::S),
+        sort: (TIMESTAMP, ScalarAttributeType::N),
+    },
+    index: None,
+    time_to_live: TIME_TO_LIVE,
+    stream: true,
+};
+
+/// How long a message is kept: seven days.
+const RETENTION: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+/// How long newlog goes on trying: its callers give up after 5 s.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// The longest wait between two tries.
+const MAX_BACKOFF: Duration = Duration::from_millis(200);
+
+/// Rows in a page while looking for a free key. Most runs are short, and a
+/// row may hold 128 KiB.
+const PLACEMENT_PAGE: i32 = 100;
+
+/// The most rows in a page of recent messages; DynamoDB itself ends a page at
+/// 1 MB. Given at all because the local database reads a whole partition
+/// where no limit is given.
+const RECENT_PAGE: i32 = 10_000;
+
+/// An item as the SDK has it.
+pub type Item = HashMap<String, AttributeValue>;
+
+/// The messages table.
+#[derive(Clone, Debug)]
+pub struct Messages {
+    client: Client,
+    table: String,
+}
+
+/// A page of recent messages, newest first.
+#[derive(Debug)]
+pub struct Page {
+    /// The messages, none of which has expired.
+    pub messages: Vec<Message>,
+    /// The highest key of the next page; `None` if this was the last.
+    pub next: Option<SortKey>,
+}
+
+impl Messages {
+    /// The table of this name.
+    pub fn new(config: &SdkConfig, table: String) -> Self {
+        Self {
+            client: Client::new(config),
+            table,
+        }
+    }
+
+    /// Stores a message, at the key it asks for or the first free one above
+    /// it, unless this is a retry of one that is stored; see [`Placement`].
+    /// Returns once it is durable, within 3 s of the call.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] after 3 s of tries. The message may be stored
+    /// all the same; a retry is recognised.
+    pub async fn put(&self, message: &NewMessage) -> Result<(), Error> {
+        let deadline = Instant::now() + PATIENCE;
+        let mut placement = Placement::new(message.key);
+        let mut failures = 0;
+        let mut failure = Error::Unavailable {
+            operation: "PutItem",
+            cause: "no free key was won in time".to_owned(),
+        };
+        loop {
+            let step = placement.step();
+            if step == Step::Done {
+                return Ok(());
+            }
+            let attempt = async {
+                match step {
+                    Step::Put(key) => self.put_at(message, key, &mut placement).await,
+                    Step::Read(from, to) => self.read(message, from, to, &mut placement).await,
+                    Step::Done => Ok(()),
+                }
+            };
+            match timeout_at(deadline, attempt).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => {
+                    failure = error;
+                    failures += 1;
+                    let pause = backoff(failures);
+                    if timeout_at(deadline, sleep(pause)).await.is_err() {
+                        return Err(failure);
+                    }
+                }
+                Err(_) => return Err(failure),
+            }
+        }
+    }
+
+    /// One conditional put. The usual case of a message is this one call.
+    async fn put_at(
+        &self,
+        message: &NewMessage,
+        key: SortKey,
+        placement: &mut Placement,
+    ) -> Result<(), Error> {
+        let expires = now() + RETENTION.as_secs();
+        let put = self
+            .client
+            .put_item()
+            .table_name(&self.table)
+            .item(SITE, AttributeValue::S(message.site.clone()))
+            .item(TIMESTAMP, number(key))
+            .item(MESSAGE, AttributeValue::S(message.text.clone()))
+            .item(
+                LOG_LEVEL,
+                AttributeValue::S(message.level.name().to_owned()),
+            )
+            .item(TIME_TO_LIVE, number(expires))
+            .condition_expression("attribute_not_exists(#key)")
+            .expression_attribute_names("#key", SITE)
+            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
+            .send()
+            .await;
+        match put {
+            Ok(_) => placement.stored(),
+            Err(SdkError::ServiceError(error))
+                if error.err().is_conditional_check_failed_exception() =>
+            {
+                let row = match error.err() {
+                    PutItemError::ConditionalCheckFailedException(failed) => failed.item(),
+                    _ => None,
+                };
+                placement.lost(row.is_some_and(|row| is_same(row, message)));
+            }
+            Err(error) => return Err(Error::aws("PutItem", &error)),
+        }
+        Ok(())
+    }
+
+    async fn read(
+        &self,
+        message: &NewMessage,
+        from: SortKey,
+        to: SortKey,
+        placement: &mut Placement,
+    ) -> Result<(), Error> {
+        let page = self
+            .client
+            .query()
+            .table_name(&self.table)
+            .consistent_read(true)
+            .key_condition_expression("#site = :site AND #timestamp BETWEEN :from AND :to")
+            .expression_attribute_names("#site", SITE)
+            .expression_attribute_names("#timestamp", TIMESTAMP)
+            .expression_attribute_values(":site", AttributeValue::S(message.site.clone()))
+            .expression_attribute_values(":from", number(from))
+            .expression_attribute_values(":to", number(to))
+            .limit(PLACEMENT_PAGE)
+            .send()
+            .await
+            .map_err(|error| Error::aws("Query", &error))?;
+        let rows = page
+            .items()
+            .iter()
+            .filter_map(|row| Some((stored_key(row)?, is_same(row, message))));
+        placement.read(rows, page.last_evaluated_key().is_some());
+        Ok(())
+    }
+
+    /// One page of a site's messages with keys from `low` to `high`, both
+    /// included, newest first, read consistently. `wanted`: how many the
+    /// caller still has use for.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] when the query failed after all retries.
+    pub async fn newest_first(
+        &self,
+        site: &str,
+        low: SortKey,
+        high: SortKey,
+        wanted: usize,
+    ) -> Result<Page, Error> {
+        // DynamoDB refuses a BETWEEN whose bounds are the wrong way round.
+        if low > high {
+            return Ok(Page {
+                messages: Vec::new(),
+                next: None,
+            });
+        }
+        let page = self
+            .client
+            .query()
+            .table_name(&self.table)
+            .consistent_read(true)
+            .scan_index_forward(false)
+            .key_condition_expression("#site = :site AND #timestamp BETWEEN :low AND :high")
+            .filter_expression("#expires > :now")
+            .expression_attribute_names("#site", SITE)
+            .expression_attribute_names("#timestamp", TIMESTAMP)
+            .expression_attribute_names("#expires", TIME_TO_LIVE)
+            .expression_attribute_values(":site", AttributeValue::S(site.to_owned()))
+            .expression_attribute_values(":low", number(low))
+            .expression_attribute_values(":high", number(high))
+            .expression_attribute_values(":now", number(now()))
+            .limit(
+                i32::try_from(wanted)
+                    .unwrap_or(RECENT_PAGE)
+                    .min(RECENT_PAGE),
+            )
+            .send()
+            .await
+            .map_err(|error| Error::aws("Query", &error))?;
+        let mut messages = Vec::with_capacity(page.items().len());
+        for row in page.items() {
+            match from_item(row) {
+                Some(message) => messages.push(message),
+                None => tracing::error!(
+                    site,
+                    timestamp = row.get(TIMESTAMP).and_then(|key| key.as_n().ok()),
+                    "stored message cannot be read, left out"
+                ),
+            }
+        }
+        let next = page
+            .last_evaluated_key()
+            .and_then(stored_key)
+            .and_then(SortKey::previous)
+            .filter(|next| *next >= low);
+        Ok(Page { messages, next })
+    }
+}
+
+/// The message of a row, also of a row in the stream; `None` if an attribute
+/// is missing or of another type.
+pub fn from_item(item: &Item) -> Option<Message> {
+    let level = item.get(LOG_LEVEL)?.as_s().ok()?;
+    Some(Message {
+        site: item.get(SITE)?.as_s().ok()?.clone(),
+        text: item.get(MESSAGE)?.as_s().ok()?.clone(),
+        level: Level::from_name(level).unwrap_or(Level::Info),
+        key: stored_key(item)?,
+    })
+}
+
+fn stored_key(item: &Item) -> Option<SortKey> {
+    SortKey::from_stored(item.get(TIMESTAMP)?.as_n().ok()?)
+}
+
+/// Whether a row is this message, put by an earlier try.
+fn is_same(row: &Item, message: &NewMessage) -> bool {
+    let is = |name, value: &str| {
+        row.get(name)
+            .and_then(|v| v.as_s().ok())
+            .is_some_and(|v| v == value)
+    };
+    let expires = row
+        .get(TIME_TO_LIVE)
+        .and_then(|value| value.as_n().ok()?.parse::<u64>().ok());
+    is(MESSAGE, &message.text)
+        && is(LOG_LEVEL, message.level.name())
+        && expires.is_some_and(|expires| expires > now())
+}
+
+fn number(value: impl ToString) -> AttributeValue {
+    AttributeValue::N(value.to_string())
+}
+
+/// The current time in whole Unix seconds.
+pub(crate) fn now() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_secs()
+}
+
+/// A wait of random length before the next try: up to 20 ms after the first
+/// failure, doubled with each, up to 200 ms.
+fn backoff(failures: u32) -> Duration {
+    let longest = Duration::from_millis(10)
+        .saturating_mul(2_u32.saturating_pow(failures.min(10)))
+        .min(MAX_BACKOFF);
+    longest.mul_f64(fastrand::f64())
+}

@@ -1,0 +1,16 @@
+//! The function's binary: clients once, then one event after the other.
+
+use lambda_runtime::{Error, LambdaEvent, run, service_fn};
+use logstream_core::{Gateway, config};
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), Error> {
+    lambda_runtime::tracing::init_default_subscriber();
+    let aws = config::from_env().await;
+    config::variable(config::GATEWAY_ENDPOINT)?;
+    let gateway = Gateway::new(&aws);
+    run(service_fn(async |event: LambdaEvent<_>| {
+        Ok::<_, Error>(default::handle(&gateway, event.payload).await)
+    }))
+    .await
+}

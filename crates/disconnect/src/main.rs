@@ -1,0 +1,15 @@
+//! The function's binary: clients once, then one event after the other.
+
+use lambda_runtime::{Error, LambdaEvent, run, service_fn};
+use logstream_core::{Connections, config};
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), Error> {
+    lambda_runtime::tracing::init_default_subscriber();
+    let aws = config::from_env().await;
+    let connections = Connections::new(&aws, config::variable(config::CONNECTIONS_TABLE)?);
+    run(service_fn(async |event: LambdaEvent<_>| {
+        Ok::<_, Error>(disconnect::handle(&connections, event.payload).await)
+    }))
+    .await
+}

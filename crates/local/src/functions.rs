@@ -1,0 +1,110 @@
+//! The Lambda functions, called as Lambda calls them: with the JSON of an
+//! event, each call in its own task, so that a panic costs one event.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use lambda_runtime::{Context, LambdaEvent};
+use logstream_core::{Connections, Gateway, Messages};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use tokio::sync::Notify;
+
+use crate::App;
+
+/// The time that a function has, in Lambda's configuration.
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The largest answer of a function, in bytes ("Lambda quotas": 6 MB).
+const MAX_ANSWER: usize = 6 * 1024 * 1024;
+
+/// The functions, with what each of them would have as clients of its own.
+pub struct Functions {
+    pub messages: Messages,
+    pub connections: Connections,
+    pub gateway: Gateway,
+    /// Told when newlog has ended, so that the stream is read at once.
+    pub stored: Notify,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub enum Function {
+    Connect,
+    Disconnect,
+    Default,
+    Newlog,
+    RecentLogs,
+    OnlineUsers,
+    Broadcaster,
+}
+
+/// The function failed: its event or its answer was not of the right shape,
+/// it took too long, or it panicked.
+#[derive(Debug)]
+pub struct FunctionError;
+
+/// Calls a function with an event and returns its answer.
+pub async fn invoke(
+    app: &Arc<App>,
+    function: Function,
+    event: &Value,
+) -> Result<Value, FunctionError> {
+    let event = event.to_string();
+    let call = {
+        let app = app.clone();
+        tokio::spawn(async move {
+            tokio::time::timeout(TIMEOUT, call(&app.functions, function, &event))
+                .await
+                .map_err(|_| "timed out".to_owned())?
+        })
+    };
+    let answer = match call.await {
+        Ok(answer) => answer,
+        Err(panic) => Err(panic.to_string()),
+    };
+    if matches!(function, Function::Newlog) {
+        app.functions.stored.notify_one();
+    }
+    answer.map_err(|error| {
+        tracing::error!(?function, error, "function failed");
+        FunctionError
+    })
+}
+
+async fn call(functions: &Functions, function: Function, event: &str) -> Result<Value, String> {
+    let Functions {
+        messages,
+        connections,
+        gateway,
+        ..
+    } = functions;
+    match function {
+        Function::Connect => answer(connect::handle(connections, read(event)?).await),
+        Function::Disconnect => answer(disconnect::handle(connections, read(event)?).await),
+        Function::Default => answer(default::handle(gateway, read(event)?).await),
+        Function::Newlog => answer(newlog::handle(messages, gateway, read(event)?).await),
+        Function::RecentLogs => answer(recent_logs::handle(messages, read(event)?).await),
+        Function::OnlineUsers => answer(online_users::handle(connections, read(event)?).await),
+        Function::Broadcaster => {
+            let mut context = Context::default();
+            let deadline = SystemTime::now() + TIMEOUT;
+            let deadline = deadline.duration_since(UNIX_EPOCH).unwrap_or_default();
+            context.deadline = u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX);
+            let event = LambdaEvent::new(read(event)?, context);
+            answer(broadcaster::handle(connections, gateway, event).await)
+        }
+    }
+}
+
+fn read<T: DeserializeOwned>(event: &str) -> Result<T, String> {
+    serde_json::from_str(event).map_err(|error| format!("the event cannot be read: {error}"))
+}
+
+fn answer(answer: impl Serialize) -> Result<Value, String> {
+    let json = serde_json::to_string(&answer).map_err(|error| error.to_string())?;
+    if json.len() > MAX_ANSWER {
+        return Err("the answer is too large".to_owned());
+    }
+    serde_json::from_str(&json).map_err(|error| error.to_string())
+}
