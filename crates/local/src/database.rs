@@ -129,6 +129,11 @@ impl Database {
         })
     }
 
+    /// Lets the server stop by itself.
+    pub fn abandon(&self) {
+        self.stop.cancel();
+    }
+
     /// Stops the server and closes the files.
     pub async fn close(self) {
         self.stop.cancel();

@@ -196,7 +196,15 @@ impl Server {
         {
             tracing::warn!("stopped before every request had ended");
         }
-        self.database.close().await;
+        self.database.clone().close().await;
+    }
+}
+
+impl Drop for Server {
+    /// A server that was not stopped ends without waiting for anything.
+    fn drop(&mut self) {
+        self.stop.cancel();
+        self.database.abandon();
     }
 }
 

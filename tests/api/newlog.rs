@@ -1,0 +1,424 @@
+//! `POST /newlog`: what is taken, what is refused, and how.
+
+use serde_json::{Value, json};
+
+use crate::support::{Deployment, now, unique};
+
+#[tokio::test]
+async fn a_message_is_taken_and_kept_as_it_was_sent() {
+    let deployment = Deployment::start().await;
+    let site = unique("tst");
+    let text = "line one\nline two\r\n\t\"Ünï\" \\ 🔭 \u{0} </script>";
+    let body = json!({"site": site, "log_message": text, "log_level": "INFO", "timestamp": 1604514063.987});
+    let answer = deployment.post(body.to_string()).await;
+    assert_eq!(answer.status, 200);
+    assert_eq!(answer.header("content-type"), Some("text/plain"));
+    assert_eq!(answer.body, "Successfully added new log message.");
+    assert_eq!(
+        deployment.recent(&site).await,
+        [
+            json!({"message": text, "log_level": "info", "timestamp": 1604514063, "id": "1604514063.987000"})
+        ]
+    );
+}
+
+#[tokio::test]
+async fn a_body_is_read_whatever_its_content_type() {
+    let deployment = Deployment::start().await;
+    let site = unique("tst");
+    let types = [
+        None,
+        Some("application/json"),
+        Some("application/json; charset=utf-8"),
+        Some("text/plain"),
+        Some("application/x-www-form-urlencoded"),
+        Some("application/octet-stream"),
+    ];
+    for (index, content_type) in types.iter().enumerate() {
+        let body = json!({"site": site, "log_message": "ä", "timestamp": index}).to_string();
+        let mut request = deployment.request("POST", "/newlog").body(body);
+        if let Some(content_type) = content_type {
+            request = request.header("content-type", *content_type);
+        }
+        assert_eq!(
+            deployment.send(request).await.status,
+            200,
+            "{content_type:?}"
+        );
+    }
+    assert_eq!(deployment.recent_texts(&site).await, ["ä"; 6]);
+}
+
+#[tokio::test]
+async fn a_level_is_one_of_pythons_in_lower_case() {
+    let deployment = Deployment::start().await;
+    let site = unique("tst");
+    let levels = [
+        (json!("DEBUG"), "debug"),
+        (json!("Info"), "info"),
+        (json!("WARN"), "warning"),
+        (json!("warning"), "warning"),
+        (json!("ERROR"), "error"),
+        (json!("fatal"), "critical"),
+        (json!("CRITICAL"), "critical"),
+        (json!("notice"), "info"),
+        (json!(""), "info"),
+        (Value::Null, "info"),
+    ];
+    for (index, (sent, _)) in levels.iter().enumerate() {
+        let body = json!({"site": site, "log_message": "", "log_level": sent, "timestamp": index});
+        assert_eq!(
+            deployment.post(body.to_string()).await.status,
+            200,
+            "{sent}"
+        );
+    }
+    let recent = deployment.recent(&site).await;
+    let kept: Vec<_> = recent
+        .iter()
+        .rev()
+        .map(|message| message["log_level"].as_str().unwrap())
+        .collect();
+    assert_eq!(kept, levels.map(|(_, kept)| kept));
+}
+
+#[tokio::test]
+async fn a_timestamp_is_a_number_or_a_string_of_one_and_is_cut_not_rounded() {
+    let deployment = Deployment::start().await;
+    for (sent, id) in [
+        ("1604514063", "1604514063.000000"),
+        ("\"1604514063.5\"", "1604514063.500000"),
+        ("1604514063.9999999999", "1604514063.999999"),
+        ("1.604514063e9", "1604514063.000000"),
+        ("0", "0.000000"),
+        ("99999999999", "99999999999.000000"),
+    ] {
+        let site = unique("tst");
+        let body = format!(r#"{{"site":"{site}","log_message":"x","timestamp":{sent}}}"#);
+        assert_eq!(deployment.post(body).await.status, 200, "{sent}");
+        let recent = deployment.recent(&site).await;
+        assert_eq!(recent[0]["id"], id, "{sent}");
+        let (seconds, _) = id.split_once('.').unwrap();
+        assert_eq!(recent[0]["timestamp"].to_string(), seconds, "{sent}");
+    }
+}
+
+#[tokio::test]
+async fn a_message_without_a_timestamp_has_the_time_of_its_arrival() {
+    let deployment = Deployment::start().await;
+    let site = unique("tst");
+    let earliest = now();
+    for body in [
+        json!({"site": site, "log_message": "missing"}),
+        json!({"site": site, "log_message": "null", "timestamp": null}),
+    ] {
+        assert_eq!(deployment.post(body.to_string()).await.status, 200);
+    }
+    for message in deployment.recent(&site).await {
+        let timestamp = message["timestamp"].as_u64().unwrap();
+        assert!((earliest..=now() + 1).contains(&timestamp), "{message}");
+    }
+}
+
+#[tokio::test]
+async fn what_a_caller_got_wrong_is_named_and_the_next_message_is_taken() {
+    let deployment = Deployment::start().await;
+    let site = unique("tst");
+    let digits = "1".repeat(5000);
+    let nested = "[".repeat(100_000);
+    let long_site = "s".repeat(1025);
+    for (body, named) in [
+        ("", "JSON"),
+        ("{not json", "JSON"),
+        ("{'site': 'tst'}", "JSON"),
+        ("\"site\"", "object"),
+        ("[]", "object"),
+        ("null", "object"),
+        (&nested, "object"),
+        ("{}", "'site'"),
+        (r#"{"site":"$","log_level":"info"}"#, "'log_message'"),
+        (r#"{"site":"$","message":"x"}"#, "'log_message'"),
+        (r#"{"log_message":"x"}"#, "'site'"),
+        (r#"{"site":"","log_message":"x"}"#, "'site'"),
+        (r#"{"site":null,"log_message":"x"}"#, "'site'"),
+        (r#"{"site":5,"log_message":"x"}"#, "'site'"),
+        (
+            &format!(r#"{{"site":"{long_site}","log_message":"x"}}"#),
+            "'site'",
+        ),
+        (r#"{"site":"$","log_message":null}"#, "'log_message'"),
+        (r#"{"site":"$","log_message":42}"#, "'log_message'"),
+        (r#"{"site":"$","log_message":4.2}"#, "'log_message'"),
+        (r#"{"site":"$","log_message":true}"#, "'log_message'"),
+        (r#"{"site":"$","log_message":{"a":1}}"#, "'log_message'"),
+        (r#"{"site":"$","log_message":"\ud83d"}"#, "'log_message'"),
+        (r#"{"site":"\udc00","log_message":"x"}"#, "'site'"),
+        (
+            r#"{"site":"$","log_message":"x","log_level":5}"#,
+            "'log_level'",
+        ),
+        (
+            r#"{"site":"$","log_message":"x","log_level":true}"#,
+            "'log_level'",
+        ),
+        (
+            r#"{"site":"$","log_message":"x","log_level":["info"]}"#,
+            "'log_level'",
+        ),
+        (
+            r#"{"site":"$","log_message":"x","timestamp":""}"#,
+            "'timestamp'",
+        ),
+        (
+            r#"{"site":"$","log_message":"x","timestamp":true}"#,
+            "'timestamp'",
+        ),
+        (
+            r#"{"site":"$","log_message":"x","timestamp":"1_604"}"#,
+            "'timestamp'",
+        ),
+        (
+            r#"{"site":"$","log_message":"x","timestamp":"12 "}"#,
+            "'timestamp'",
+        ),
+        (
+            r#"{"site":"$","log_message":"x","timestamp":"2020-11-04T18:21:03Z"}"#,
+            "'timestamp'",
+        ),
+        (
+            r#"{"site":"$","log_message":"x","timestamp":"١٢٣"}"#,
+            "'timestamp'",
+        ),
+        (
+            r#"{"site":"$","log_message":"x","timestamp":-5}"#,
+            "seconds",
+        ),
+        (
+            r#"{"site":"$","log_message":"x","timestamp":1604514063000}"#,
+            "seconds",
+        ),
+        (
+            r#"{"site":"$","log_message":"x","timestamp":1e38}"#,
+            "seconds",
+        ),
+        (
+            &format!(r#"{{"site":"$","log_message":"x","timestamp":{digits}}}"#),
+            "seconds",
+        ),
+        (
+            &format!(r#"{{"site":"$","log_message":"x","timestamp":"{digits}"}}"#),
+            "seconds",
+        ),
+        (r#"{"site":"$","log_message":"x","timestamp":NaN}"#, "JSON"),
+        (
+            r#"{"site":"$","log_message":"x","timestamp":Infinity}"#,
+            "JSON",
+        ),
+    ] {
+        let answer = deployment.post(body.replace('$', &site)).await;
+        assert_eq!(answer.status, 400, "{body:.100}: {answer:?}");
+        let error = answer.error();
+        assert!(error.contains(named), "{body:.100}: {error}");
+        assert!(error.contains("expected"), "{body:.100}: {error}");
+    }
+    assert!(deployment.recent(&site).await.is_empty());
+    deployment.log(&site, "still here", json!(1)).await;
+    assert_eq!(deployment.recent_texts(&site).await, ["still here"]);
+}
+
+#[tokio::test]
+async fn bytes_that_are_no_text_are_refused() {
+    let deployment = Deployment::start().await;
+    let body = b"{\"site\":\"tst\",\"log_message\":\"\xff\"}".to_vec();
+    for content_type in ["application/json", "application/octet-stream"] {
+        let request = deployment
+            .request("POST", "/newlog")
+            .header("content-type", content_type);
+        let answer = deployment.send(request.body(body.clone())).await;
+        assert_eq!(answer.status, 400);
+        assert!(answer.error().contains("JSON"));
+    }
+}
+
+#[tokio::test]
+async fn of_a_repeated_key_the_last_counts_and_unknown_fields_do_not() {
+    let deployment = Deployment::start().await;
+    let site = unique("tst");
+    let body = format!(
+        r#"{{"site":"other","site":"{site}","log_message":5,"log_message":"x","TimeToLive":1,"id":"7"}}"#
+    );
+    assert_eq!(deployment.post(body).await.status, 200);
+    assert_eq!(deployment.recent_texts(&site).await, ["x"]);
+}
+
+#[tokio::test]
+async fn a_site_is_kept_as_sent_without_trimming_or_change_of_case() {
+    let deployment = Deployment::start().await;
+    let base = unique("Tst");
+    for site in [
+        base.clone(),
+        base.to_lowercase(),
+        format!(" {base}"),
+        format!("{base}, é/🔭&?"),
+    ] {
+        deployment.log(&site, &site, json!(1)).await;
+    }
+    for site in [
+        base.clone(),
+        base.to_lowercase(),
+        format!(" {base}"),
+        format!("{base}, é/🔭&?"),
+    ] {
+        assert_eq!(deployment.recent_texts(&site).await, [site]);
+    }
+    let longest = format!("{base:x<1024}");
+    deployment.log(&longest, "x", json!(1)).await;
+    assert_eq!(deployment.recent_texts(&longest).await, ["x"]);
+}
+
+#[tokio::test]
+async fn a_message_that_fits_no_frame_is_413_and_one_that_just_fits_is_delivered() {
+    let deployment = Deployment::start().await;
+    let site = unique("tst");
+    let mut client = deployment.connect(&site).await;
+    let frame = json!({"site": site, "message": "", "log_level": "info", "timestamp": "1", "id": "1.000000"});
+    let room = 131_072 - frame.to_string().len();
+    // A quote takes two bytes in the frame.
+    let text = format!("\"{}", "x".repeat(room - 2));
+    let body = |text: &str| json!({"site": site, "log_message": text, "timestamp": 1}).to_string();
+
+    let answer = deployment.post(body(&format!("{text}x"))).await;
+    assert_eq!(answer.status, 413);
+    assert!(answer.error().contains("'log_message'"));
+
+    assert_eq!(deployment.post(body(&text)).await.status, 200);
+    assert_eq!(client.next().await["message"], text.as_str());
+}
+
+#[tokio::test]
+async fn two_messages_of_one_second_both_live_in_the_order_of_their_arrival() {
+    let deployment = Deployment::start().await;
+    let site = unique("tst");
+    let mut client = deployment.connect(&site).await;
+    for text in ["first", "second", "third"] {
+        deployment.log(&site, text, json!(1604514063)).await;
+    }
+    assert_eq!(
+        deployment.recent(&site).await,
+        [
+            json!({"message": "third", "log_level": "info", "timestamp": 1604514063, "id": "1604514063.000002"}),
+            json!({"message": "second", "log_level": "info", "timestamp": 1604514063, "id": "1604514063.000001"}),
+            json!({"message": "first", "log_level": "info", "timestamp": 1604514063, "id": "1604514063.000000"}),
+        ]
+    );
+    for text in ["first", "second", "third"] {
+        assert_eq!(client.next().await["message"], text);
+    }
+}
+
+#[tokio::test]
+async fn a_senders_retry_is_stored_and_sent_once() {
+    let deployment = Deployment::start().await;
+    let site = unique("tst");
+    let mut client = deployment.connect(&site).await;
+    for (text, level, timestamp) in [
+        ("a", "info", "7"),
+        ("b", "info", "7"),
+        ("a", "info", "7"),
+        ("b", "INFO", "7.0"),
+        ("b", "error", "7"),
+        ("a", "info", "7.5"),
+        ("a", "info", "7.5"),
+    ] {
+        let body =
+            json!({"site": site, "log_message": text, "log_level": level, "timestamp": timestamp});
+        assert_eq!(deployment.post(body.to_string()).await.status, 200);
+    }
+    let stored: Vec<_> = deployment
+        .recent(&site)
+        .await
+        .into_iter()
+        .rev()
+        .map(|m| m["id"].clone())
+        .collect();
+    assert_eq!(stored, ["7.000000", "7.000001", "7.000002", "7.500000"]);
+    let frames = deployment.frames_until_now(&site, &mut client).await;
+    let sent: Vec<_> = frames.iter().map(|frame| frame["id"].clone()).collect();
+    assert_eq!(sent, stored);
+}
+
+#[tokio::test]
+async fn browsers_of_any_origin_may_read_every_answer() {
+    let deployment = Deployment::start().await;
+    for request in [
+        deployment.request("POST", "/newlog").body("{}"),
+        deployment.request("GET", "/recent-logs"),
+        deployment.request("GET", "/recent-logs?site=tst"),
+        deployment.request("GET", "/onlineusers?site=tst"),
+    ] {
+        let answer = deployment
+            .send(request.header("origin", "https://example.com"))
+            .await;
+        assert_eq!(answer.header("access-control-allow-origin"), Some("*"));
+        assert_eq!(answer.header("access-control-allow-credentials"), None);
+        let exposed = answer
+            .header("access-control-expose-headers")
+            .unwrap()
+            .to_lowercase();
+        assert!(
+            exposed.contains("link") && exposed.contains("retry-after"),
+            "{exposed}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_preflight_allows_post_and_get_with_a_content_type() {
+    let deployment = Deployment::start().await;
+    for (path, method) in [
+        ("/newlog", "POST"),
+        ("/recent-logs", "GET"),
+        ("/onlineusers", "GET"),
+    ] {
+        let request = deployment
+            .request("OPTIONS", path)
+            .header("origin", "https://example.com")
+            .header("access-control-request-method", method)
+            .header("access-control-request-headers", "content-type");
+        let answer = deployment.send(request).await;
+        assert!(matches!(answer.status, 200 | 204), "{answer:?}");
+        assert_eq!(answer.header("access-control-allow-origin"), Some("*"));
+        assert!(
+            answer
+                .header("access-control-allow-methods")
+                .unwrap()
+                .contains(method)
+        );
+        let headers = answer
+            .header("access-control-allow-headers")
+            .unwrap()
+            .to_lowercase();
+        assert!(headers.contains("content-type"), "{headers}");
+    }
+}
+
+#[tokio::test]
+async fn any_other_path_or_method_is_404_or_405() {
+    let deployment = Deployment::start().await;
+    for (method, path) in [
+        ("GET", "/newlog"),
+        ("PUT", "/newlog"),
+        ("DELETE", "/recent-logs"),
+        ("POST", "/onlineusers"),
+        ("GET", "/nothing"),
+        ("POST", "/newlog/"),
+        ("POST", "/@connections/abc"),
+    ] {
+        let answer = deployment.send(deployment.request(method, path)).await;
+        assert!(
+            matches!(answer.status, 404 | 405),
+            "{method} {path}: {answer:?}"
+        );
+        assert!(!answer.error().is_empty());
+    }
+}

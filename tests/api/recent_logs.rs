@@ -1,0 +1,259 @@
+//! `GET /recent-logs`: which messages it returns, and in which pieces.
+
+use futures_util::{StreamExt, stream};
+use serde_json::{Value, json};
+
+use crate::support::{Answer, Deployment, texts, unique};
+
+/// The messages of an answer and of all that its links lead to.
+async fn walk(deployment: &Deployment, query: &str) -> Vec<Vec<Value>> {
+    let mut pages = Vec::new();
+    let mut query = Some(query.to_owned());
+    while let Some(this) = query {
+        let answer = deployment
+            .send(deployment.request("GET", &format!("/recent-logs{this}")))
+            .await;
+        assert_eq!(answer.status, 200, "{this}: {answer:?}");
+        pages.push(answer.json().as_array().unwrap().clone());
+        query = next(&answer).map(str::to_owned);
+        assert!(pages.len() < 100, "the links do not end");
+    }
+    pages
+}
+
+/// The relative reference of the next page.
+fn next(answer: &Answer) -> Option<&str> {
+    let link = answer.header("link")?;
+    let link = link
+        .strip_prefix('<')
+        .and_then(|link| link.strip_suffix(">; rel=\"next\""));
+    Some(link.unwrap_or_else(|| panic!("{answer:?}")))
+}
+
+#[tokio::test]
+async fn messages_later_than_after_time_come_newest_first() {
+    let deployment = Deployment::start().await;
+    let site = unique("tst");
+    for (text, timestamp) in [
+        ("b", json!(200)),
+        ("a", json!(100)),
+        ("c", json!(300)),
+        ("c2", json!(300.5)),
+    ] {
+        deployment.log(&site, text, timestamp).await;
+    }
+    for (after_time, expected) in [
+        ("0", &["c2", "c", "b", "a"][..]),
+        ("", &["c2", "c", "b", "a"]),
+        ("-1", &["c2", "c", "b", "a"]),
+        ("-1e99", &["c2", "c", "b", "a"]),
+        ("199", &["c2", "c", "b"]),
+        ("199.99", &["c2", "c", "b"]),
+        ("2e2", &["c2", "c"]),
+        ("200", &["c2", "c"]),
+        ("200.5", &["c2", "c"]),
+        ("300", &[]),
+        ("99999999999", &[]),
+        ("100000000000000000000000000000000000001", &[]),
+    ] {
+        let answer = deployment
+            .get(
+                "/recent-logs",
+                &[("site", &site), ("after_time", after_time)],
+            )
+            .await;
+        assert_eq!(answer.status, 200, "{after_time}: {answer:?}");
+        assert_eq!(
+            texts(answer.json().as_array().unwrap()),
+            expected,
+            "{after_time}"
+        );
+        assert_eq!(answer.header("content-type"), Some("application/json"));
+        assert_eq!(next(&answer), None);
+    }
+    assert_eq!(
+        deployment.recent(&unique("empty")).await,
+        Vec::<Value>::new()
+    );
+}
+
+#[tokio::test]
+async fn a_wrong_parameter_is_named() {
+    let deployment = Deployment::start().await;
+    let long = format!("?site={}", "s".repeat(1025));
+    for (query, named) in [
+        ("", "'site'"),
+        ("?site=", "'site'"),
+        ("?after_time=0", "'site'"),
+        ("?site=a&site=b", "'site'"),
+        (&long, "'site'"),
+        ("?site=a&after_time=abc", "'after_time'"),
+        ("?site=a&after_time=1_00", "'after_time'"),
+        ("?site=a&after_time=+1", "'after_time'"),
+        ("?site=a&after_time=NaN", "'after_time'"),
+        ("?site=a&after_time=1&after_time=2", "'after_time'"),
+        ("?site=a&limit=0", "'limit'"),
+        ("?site=a&limit=10001", "'limit'"),
+        ("?site=a&limit=-1", "'limit'"),
+        ("?site=a&limit=1.5", "'limit'"),
+        ("?site=a&limit=x", "'limit'"),
+        ("?site=a&before=x", "'before'"),
+        ("?site=a&before=-1", "'before'"),
+        ("?site=a&before=1e30", "'before'"),
+    ] {
+        let answer = deployment
+            .send(deployment.request("GET", &format!("/recent-logs{query}")))
+            .await;
+        assert_eq!(answer.status, 400, "{query:.60}: {answer:?}");
+        let error = answer.error();
+        assert!(error.contains(named), "{query:.60}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn limit_and_links_lead_through_every_message_once() {
+    let deployment = Deployment::start().await;
+    let site = unique("a, b&c é");
+    for index in 0..7 {
+        deployment
+            .log(&site, &format!("{index}"), json!(100 + index / 3))
+            .await;
+    }
+    let pages = walk(
+        &deployment,
+        &format!("?limit=3&after_time=99&x=%26&{}", query(&site)),
+    )
+    .await;
+    let pages: Vec<_> = pages.iter().map(|page| texts(page)).collect();
+    assert_eq!(pages, [vec!["6", "5", "4"], vec!["3", "2", "1"], vec!["0"]]);
+
+    let all = walk(&deployment, &format!("?limit=7&{}", query(&site))).await;
+    assert_eq!(all.len(), 1, "no link when nothing is left");
+}
+
+#[tokio::test]
+async fn a_link_keeps_the_other_parameters_and_is_relative() {
+    let deployment = Deployment::start().await;
+    let site = unique("tst");
+    deployment.log(&site, "old", json!(1)).await;
+    deployment.log(&site, "new", json!(2)).await;
+    let query = [
+        ("site", site.as_str()),
+        ("after_time", "0"),
+        ("limit", "1"),
+        ("before", "9"),
+    ];
+    let answer = deployment.get("/recent-logs", &query).await;
+    let link = next(&answer).unwrap();
+    assert!(link.starts_with('?'), "{link}");
+    let link = reqwest::Url::parse(&format!("http://x/{link}")).unwrap();
+    let mut pairs: Vec<_> = link.query_pairs().into_owned().collect();
+    pairs.sort();
+    let expected = [
+        ("after_time", "0"),
+        ("before", "2.000000"),
+        ("limit", "1"),
+        ("site", site.as_str()),
+    ];
+    assert_eq!(
+        pairs,
+        expected.map(|(name, value)| (name.to_owned(), value.to_owned()))
+    );
+}
+
+#[tokio::test]
+async fn before_is_exclusive() {
+    let deployment = Deployment::start().await;
+    let site = unique("tst");
+    for text in ["a", "b", "c"] {
+        deployment.log(&site, text, json!(5)).await;
+    }
+    for (before, expected) in [
+        ("5.000002", &["b", "a"][..]),
+        ("5", &[]),
+        ("0", &[]),
+        ("6", &["c", "b", "a"]),
+    ] {
+        let answer = deployment
+            .get("/recent-logs", &[("site", &site), ("before", before)])
+            .await;
+        assert_eq!(
+            texts(answer.json().as_array().unwrap()),
+            expected,
+            "{before}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn the_site_is_read_as_browsers_and_scripts_encode_it() {
+    let deployment = Deployment::start().await;
+    let site = unique("a b+c,d");
+    deployment.log(&site, "x", json!(1)).await;
+    for encoded in [
+        site.replace('+', "%2B")
+            .replace(' ', "+")
+            .replace(',', "%2C"),
+        site.replace('+', "%2B").replace(' ', "%20"),
+    ] {
+        let answer = deployment
+            .send(deployment.request("GET", &format!("/recent-logs?site={encoded}")))
+            .await;
+        assert_eq!(texts(answer.json().as_array().unwrap()), ["x"], "{encoded}");
+    }
+}
+
+// The original read a single page of 1 MB and lost the newest 611 of these.
+#[tokio::test(flavor = "multi_thread")]
+async fn all_of_2500_messages_of_500_characters_are_returned_newest_first() {
+    let deployment = Deployment::start().await;
+    let site = unique("tst");
+    let text = |index: usize| format!("{index:04}{}", "x".repeat(496));
+    stream::iter(0..2500)
+        .for_each_concurrent(16, |index| {
+            let (deployment, site) = (&deployment, &site);
+            async move {
+                deployment
+                    .log(site, &text(index), json!(1000 + index))
+                    .await
+            }
+        })
+        .await;
+    let expected: Vec<_> = (0..2500).rev().map(text).collect();
+    assert!(deployment.recent_texts(&site).await == expected);
+    // The same in pieces.
+    let pages = walk(&deployment, &format!("?limit=999&{}", query(&site))).await;
+    assert_eq!(
+        pages.iter().map(Vec::len).collect::<Vec<_>>(),
+        [999, 999, 502]
+    );
+    assert!(texts(&pages.concat()) == expected);
+}
+
+// Lambda ends an answer at 6 MB, counted with the quotes of this body escaped.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_too_much_for_one_answer_comes_in_several() {
+    let deployment = Deployment::start().await;
+    let site = unique("tst");
+    let text = |index: usize| format!("{index:02}{}", "\"".repeat(60_000));
+    stream::iter(0..30)
+        .for_each_concurrent(4, |index| {
+            let (deployment, site) = (&deployment, &site);
+            async move {
+                deployment
+                    .log(site, &text(index), json!(1000 + index))
+                    .await
+            }
+        })
+        .await;
+    let pages = walk(&deployment, &format!("?{}", query(&site))).await;
+    // Each quote takes four bytes: 240 KB a message.
+    assert_eq!(pages.iter().map(Vec::len).collect::<Vec<_>>(), [20, 10]);
+    let expected: Vec<_> = (0..30).rev().map(text).collect();
+    assert!(texts(&pages.concat()) == expected);
+}
+
+fn query(site: &str) -> String {
+    let url = reqwest::Url::parse_with_params("http://x", [("site", site)]).unwrap();
+    url.query().unwrap().to_owned()
+}
