@@ -4,6 +4,7 @@
 mod fan_out;
 mod records;
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use aws_lambda_events::streams::{DynamoDbBatchItemFailure, DynamoDbEventResponse};
@@ -17,9 +18,9 @@ use records::SiteRecords;
 pub use records::StreamEvent;
 
 /// The records that one invocation may be given. One connection takes its
-/// site's records one after the other, about 10 ms each, and may take a
-/// second in all: more records would close clients that are well.
-pub const BATCH_SIZE: usize = 25;
+/// site's records one after the other, about 10 ms each, and is waited for
+/// by the next message of all others: this many make a fifth of a second.
+pub const BATCH_SIZE: usize = 20;
 
 /// What is kept of the function's time to report what is left.
 const RESERVE: Duration = Duration::from_secs(5);
@@ -39,9 +40,12 @@ pub async fn handle(
             .duration_since(SystemTime::now())
             .unwrap_or_default();
     let end = deadline.checked_sub(RESERVE).unwrap_or(deadline);
-    let fan_out = FanOut::new(connections, gateway, end);
+    let fan_out = Arc::new(FanOut::new(connections, gateway, end));
 
-    let sites = records::by_site(event.payload);
+    let sites: Vec<_> = records::by_site(event.payload)
+        .into_iter()
+        .map(Arc::new)
+        .collect();
     let failed = join_all(sites.iter().map(|site| serve(&fan_out, site))).await;
 
     let mut response = DynamoDbEventResponse::default();
@@ -51,7 +55,7 @@ pub async fn handle(
 
 /// Serves the clients of a site; returns the sequence number of the first
 /// record that was not delivered to all of them.
-async fn serve(fan_out: &FanOut<'_>, site: &SiteRecords) -> Option<String> {
+async fn serve(fan_out: &Arc<FanOut>, site: &Arc<SiteRecords>) -> Option<String> {
     let undelivered = match fan_out.connections.of_site(&site.site).await {
         Ok(connections) => fan_out.deliver(site, connections).await,
         Err(error) => {
