@@ -1,1 +1,177 @@
+//! The limits of a connection, as API Gateway has them.
 
+use std::time::Duration;
+
+use futures_util::SinkExt;
+use local::Options;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+use tokio_tungstenite::tungstenite::Message;
+
+use crate::support::{Deployment, eventually, server, server_with};
+
+#[tokio::test]
+async fn a_message_over_128_kib_or_a_frame_over_32_kib_closes_with_1009() {
+    let deployment = Deployment::of(server().await);
+    let mut client = deployment.connect("tst").await;
+    client.send("x".repeat(32 * 1024 + 1)).await;
+    assert_eq!(client.closed().await, Some(1009));
+    eventually("its row goes", || async {
+        deployment.online("tst").await.is_empty()
+    })
+    .await;
+
+    let mut client = deployment.connect("tst").await;
+    // The close may come while this is still being sent.
+    let _ = client
+        .socket
+        .send(Message::text("x".repeat(1024 * 1024)))
+        .await;
+    assert_eq!(client.closed().await, Some(1009));
+}
+
+#[tokio::test]
+async fn a_connection_that_is_idle_or_too_old_is_closed_with_1001() {
+    let idle = Options {
+        idle_timeout: Duration::from_secs(1),
+        ..Options::default()
+    };
+    let deployment = Deployment::of(server_with(idle).await);
+    let opened = Instant::now();
+    let mut client = deployment.connect("tst").await;
+    assert_eq!(client.closed().await, Some(1001));
+    assert!(opened.elapsed() >= Duration::from_secs(1));
+    eventually("its row goes", || async {
+        deployment.online("tst").await.is_empty()
+    })
+    .await;
+
+    let old = Options {
+        max_connection_age: Duration::from_secs(1),
+        ..Options::default()
+    };
+    let deployment = Deployment::of(server_with(old).await);
+    let mut client = deployment.connect("tst").await;
+    client.send("{}").await;
+    client.next().await;
+    assert_eq!(client.closed().await, Some(1001));
+}
+
+#[tokio::test]
+async fn what_is_sent_keeps_a_connection_from_being_idle() {
+    let idle = Options {
+        idle_timeout: Duration::from_secs(2),
+        ..Options::default()
+    };
+    let deployment = Deployment::of(server_with(idle).await);
+    let mut client = deployment.connect("tst").await;
+    let opened = Instant::now();
+    let mut tick = tokio::time::interval(Duration::from_millis(500));
+    while opened.elapsed() < Duration::from_secs(4) {
+        tick.tick().await;
+        client
+            .socket
+            .send(Message::Ping(Default::default()))
+            .await
+            .unwrap();
+    }
+    assert!(
+        deployment
+            .frames_until_now("tst", &mut client)
+            .await
+            .is_empty()
+    );
+}
+
+#[tokio::test]
+async fn stopping_the_server_closes_every_connection_with_1001() {
+    let server = server().await;
+    let websocket = server.url().replace("http", "ws");
+    let deployment = Deployment::at(server.url(), websocket, None);
+    let mut clients = [
+        deployment.connect("one").await,
+        deployment.connect("two").await,
+    ];
+    let stop = tokio::spawn(server.stop());
+    for client in &mut clients {
+        assert_eq!(client.closed().await, Some(1001));
+    }
+    stop.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_never_reads_delays_nobody_and_is_closed_in_the_end() {
+    let deployment = Deployment::of(server().await);
+    let mut client = deployment.connect("tst").await;
+    let mut deaf = deployment.connect("tst").await;
+    let text = "x".repeat(100_000);
+    let mut slowest = Duration::ZERO;
+    let mut sent = 0;
+    while deployment.online("tst").await.len() > 1 {
+        assert!(sent < 500, "the client that does not read is never closed");
+        let posted = Instant::now();
+        deployment
+            .log("tst", &format!("{sent} {text}"), Value::Null)
+            .await;
+        client.next().await;
+        slowest = slowest.max(posted.elapsed());
+        sent += 1;
+    }
+    // A second by the contract; the rest is for slow machines.
+    assert!(slowest < Duration::from_secs(3), "{slowest:?}");
+    // What it reads at last has no hole: it ends with the connection.
+    let mut read = 0;
+    while let Ok(frame) = deaf.try_next().await {
+        let frame: Value = serde_json::from_str(&frame).unwrap();
+        assert!(
+            frame["message"]
+                .as_str()
+                .unwrap()
+                .starts_with(&format!("{read} "))
+        );
+        read += 1;
+    }
+    assert!(read < sent, "{read} of {sent}");
+}
+
+#[tokio::test]
+async fn the_management_api_posts_to_a_connection_tells_of_it_and_closes_it() {
+    let server = server().await;
+    let management = server.management_url();
+    assert!(management.starts_with("http://127.0.0.1:"), "{management}");
+    let deployment = Deployment::of(server);
+    let mut client = deployment.connect("tst").await;
+    let id = deployment.online("tst").await.remove(0);
+    let http = reqwest::Client::new();
+    let url = format!("{management}/@connections/{}", id.replace('=', "%3D"));
+
+    let posted = http
+        .post(&url)
+        .body(json!({"message": "hi"}).to_string())
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(posted.status(), 200);
+    assert_eq!(client.next().await, json!({"message": "hi"}));
+    let posted = http
+        .post(&url)
+        .body("x".repeat(131_073))
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(posted.status(), 413);
+    let details: Value = http.get(&url).send().await.unwrap().json().await.unwrap();
+    assert_eq!(details["identity"]["sourceIp"], "127.0.0.1");
+
+    assert_eq!(http.delete(&url).send().await.unwrap().status(), 204);
+    assert_eq!(client.closed().await, Some(1000));
+    for method in ["POST", "GET", "DELETE"] {
+        let answer = http
+            .request(method.parse().unwrap(), &url)
+            .send()
+            .await
+            .unwrap();
+        assert_eq!(answer.status(), 410, "{method}");
+        assert_eq!(answer.headers()["x-amzn-errortype"], "GoneException");
+    }
+}

@@ -1,1 +1,85 @@
+//! What callers see when the tables are away.
 
+use aws_config::SdkConfig;
+use local::{CONNECTIONS_TABLE, MESSAGES_TABLE};
+use logstream_core::{Connections, Gateway, Messages};
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use crate::support::server;
+
+/// Settings whose calls reach nobody.
+async fn away() -> SdkConfig {
+    let config = server().await.sdk_config();
+    config
+        .into_builder()
+        .endpoint_url("http://127.0.0.1:1")
+        .build()
+}
+
+fn http_event(query: &str, body: Option<&str>) -> Value {
+    json!({
+        "version": "2.0",
+        "rawQueryString": query,
+        "body": body,
+        "isBase64Encoded": false,
+        "requestContext": {"http": {"method": "GET"}},
+    })
+}
+
+fn websocket_event(route: &str) -> Value {
+    json!({
+        "requestContext": {"routeKey": route, "connectionId": "L0SM9cOFvHcCIhw=", "connectedAt": 1, "requestTimeEpoch": 1},
+        "queryStringParameters": {"site": "tst"},
+        "body": "{}",
+    })
+}
+
+/// Checks a 503, which says nothing of what is behind it.
+fn is_unavailable(answer: Value, header: bool) {
+    assert_eq!(answer["statusCode"], 503, "{answer}");
+    if header {
+        assert_eq!(answer["headers"]["retry-after"], "1", "{answer}");
+    }
+    let body: Value = serde_json::from_str(answer["body"].as_str().unwrap()).unwrap();
+    let message = body["message"].as_str().unwrap();
+    assert!(message.contains("again"), "{message}");
+    for secret in ["127.0.0.1", "photonranch", "PutItem", "Query", "dispatch"] {
+        assert!(!message.contains(secret), "{message}");
+    }
+}
+
+#[tokio::test]
+async fn newlog_tries_for_three_seconds_and_answers_503() {
+    let away = away().await;
+    let messages = Messages::new(&away, MESSAGES_TABLE.to_owned());
+    let event = http_event("", Some(r#"{"site":"tst","log_message":"x"}"#));
+    let started = Instant::now();
+    let event = serde_json::from_value(event).unwrap();
+    let answer = newlog::handle(&messages, &Gateway::new(&away), event).await;
+    let took = started.elapsed().as_secs_f32();
+    is_unavailable(serde_json::to_value(answer).unwrap(), true);
+    // Its callers give up after five.
+    assert!((2.5..4.5).contains(&took), "{took}");
+}
+
+#[tokio::test]
+async fn the_reading_functions_answer_503() {
+    let away = away().await;
+    let messages = Messages::new(&away, MESSAGES_TABLE.to_owned());
+    let connections = Connections::new(&away, CONNECTIONS_TABLE.to_owned());
+    let event = serde_json::from_value(http_event("site=tst", None)).unwrap();
+    let answer = recent_logs::handle(&messages, event).await;
+    is_unavailable(serde_json::to_value(answer).unwrap(), true);
+    let event = serde_json::from_value(http_event("site=tst", None)).unwrap();
+    let answer = online_users::handle(&connections, event).await;
+    is_unavailable(serde_json::to_value(answer).unwrap(), true);
+}
+
+#[tokio::test]
+async fn connect_refuses_the_handshake_with_503() {
+    let connections = Connections::new(&away().await, CONNECTIONS_TABLE.to_owned());
+    let event = serde_json::from_value(websocket_event("$connect")).unwrap();
+    let answer = connect::handle(&connections, event).await;
+    is_unavailable(serde_json::to_value(answer).unwrap(), false);
+}

@@ -143,17 +143,15 @@ impl FanOut {
                     }
                     Outcome::Gone | Outcome::Throttled | Outcome::Failed(_) => {}
                 }
-                if pace.wait().await {
-                    continue;
-                }
-                return match outcome {
+                match (pace.wait().await, outcome) {
+                    (Wait::TryAgain, _) => {}
+                    (Wait::InvocationEnds, _) => return Served::UndeliveredFrom(index),
                     // Not open yet. Its client fetches recent-logs once it is.
-                    Outcome::Gone => Served::Settled,
-                    _ if self.is_account_throttled() || Instant::now() >= self.end => {
-                        Served::UndeliveredFrom(index)
+                    (Wait::GiveUp, Outcome::Gone) => return Served::Settled,
+                    (Wait::GiveUp, outcome) => {
+                        return self.close(site, connection, index, &outcome).await;
                     }
-                    outcome => self.close(site, connection, index, &outcome).await,
-                };
+                }
             }
         }
         Served::Settled
@@ -212,6 +210,16 @@ fn is_young(connection: &Connection) -> bool {
     connection
         .started
         .is_some_and(|started| OffsetDateTime::now_utc() - started < HANDSHAKE)
+}
+
+/// What comes after a post that failed.
+enum Wait {
+    /// The next try.
+    TryAgain,
+    /// The connection has used up its time.
+    GiveUp,
+    /// The invocation has.
+    InvocationEnds,
 }
 
 /// One connection's time: when to give it up, and how long to wait.
@@ -288,26 +296,32 @@ impl<'a> Pace<'a> {
         }
     }
 
-    /// Waits before the next try; `false` if there is no time for one.
-    async fn wait(&mut self) -> bool {
+    /// Waits before the next try, if there is time for one.
+    async fn wait(&mut self) -> Wait {
         let is_account = self.fan_out.is_account_throttled();
-        if is_account {
+        let longest = if is_account {
             // What the account's throttling takes is not the client's fault.
             self.spent = Duration::ZERO;
-        }
-        let pause = self.backoff.mul_f64(0.5 + fastrand::f64() / 2.0);
-        let longest = if is_account {
             MAX_BACKOFF_THROTTLED
         } else {
             MAX_BACKOFF
         };
+        let pause = self
+            .backoff
+            .min(longest)
+            .mul_f64(0.5 + fastrand::f64() / 2.0);
         self.backoff = (self.backoff * 2).min(longest);
         let until = Instant::now() + pause;
-        if self.spent + pause >= SERVING || until >= self.fan_out.end {
-            return false;
+        if until >= self.fan_out.end {
+            return Wait::InvocationEnds;
         }
-        self.spent += pause;
+        if !is_account {
+            self.spent += pause;
+            if self.spent >= SERVING {
+                return Wait::GiveUp;
+            }
+        }
         sleep_until(until).await;
-        true
+        Wait::TryAgain
     }
 }

@@ -181,9 +181,9 @@ impl Stream {
     }
 }
 
-/// Deletes expired rows, now and every minute.
+/// Deletes expired rows every minute.
 pub async fn sweep(database: Database, stop: CancellationToken) {
-    let mut timer = tokio::time::interval(SWEEP);
+    let mut timer = tokio::time::interval_at(tokio::time::Instant::now() + SWEEP, SWEEP);
     while stop.run_until_cancelled(timer.tick()).await.is_some() {
         let tables = database.tables.clone();
         if let Err(error) = blocking(move || tables.sweep_ttl().map_err(text)).await {
@@ -198,6 +198,7 @@ fn open_file(folder: &Path) -> Result<dynoxide::Database, String> {
     let path = file.to_str().ok_or("the folder's name is not Unicode")?;
     let tables = dynoxide::Database::new(path).map_err(text)?;
     index_stream(&file)?;
+    tables.sweep_ttl().map_err(text)?;
     Ok(tables)
 }
 
