@@ -30,7 +30,7 @@ async fn a_thousand_messages_of_16_senders_reach_50_clients_each_once_and_in_one
         let (deployment, site) = (&deployment, &sites[sender % SITES]);
         async move {
             for index in (sender..MESSAGES).step_by(SENDERS) {
-                let timestamp = if sender / SITES % 2 == 0 {
+                let timestamp = if (sender / SITES).is_multiple_of(2) {
                     json!(second)
                 } else {
                     json!(second as f64 + index as f64 / 1000.0)

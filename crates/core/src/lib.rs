@@ -5,16 +5,6 @@
 //! between AWS and one machine is the endpoints inside the [`aws_config::SdkConfig`],
 //! nothing else.
 
-#![cfg_attr(
-    test,
-    allow(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::panic,
-        clippy::indexing_slicing
-    )
-)]
-
 pub mod config;
 pub mod connections;
 pub mod error;

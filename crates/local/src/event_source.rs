@@ -48,7 +48,7 @@ pub async fn run(app: Arc<App>, mut stream: Stream) {
         }
         let inserts = records
             .into_iter()
-            .filter(|record| record["eventName"] == "INSERT")
+            .filter(|record| record.get("eventName").is_some_and(|name| name == "INSERT"))
             .collect();
         deliver(&app, inserts).await;
     }

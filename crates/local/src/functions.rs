@@ -48,9 +48,9 @@ pub struct FunctionError;
 pub async fn invoke(
     app: &Arc<App>,
     function: Function,
-    event: &Value,
+    event: &impl Serialize,
 ) -> Result<Value, FunctionError> {
-    let event = event.to_string();
+    let event = serde_json::to_string(event).map_err(|_| FunctionError)?;
     let call = {
         let app = app.clone();
         tokio::spawn(async move {

@@ -1,6 +1,7 @@
 //! The HTTP API: API Gateway's side of `POST /newlog`, `GET /recent-logs` and
 //! `GET /onlineusers`, and the page that shows them at work.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use axum::routing::get;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use futures_util::StreamExt as _;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 use time::macros::format_description;
@@ -24,7 +25,7 @@ use tokio::net::TcpListener;
 use tower_http::cors::{Any, CorsLayer};
 
 use crate::App;
-use crate::functions::{Function, invoke};
+use crate::functions::{Function, FunctionError, invoke};
 use crate::websocket_api;
 
 /// The routes of the HTTP API.
@@ -90,8 +91,7 @@ async fn route(
         Ok(body) => body,
         Err(refusal) => return refusal,
     };
-    let event = event(&parts, peer, &body);
-    match invoke(&app, *function, &event).await {
+    match call(&app, *function, &parts, peer, &body).await {
         Ok(answer) => response(answer),
         Err(_) => message(StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error"),
     }
@@ -121,18 +121,45 @@ async fn read(body: Body) -> Result<Vec<u8>, Response> {
     Ok(bytes)
 }
 
-/// The event of payload format 2.0.
-fn event(parts: &Parts, peer: SocketAddr, body: &[u8]) -> Value {
+/// An event of payload format 2.0.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Event<'a> {
+    version: &'static str,
+    route_key: &'a str,
+    raw_path: &'a str,
+    raw_query_string: &'a str,
+    headers: &'a BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    query_string_parameters: BTreeMap<String, String>,
+    request_context: Value,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    body: Option<Cow<'a, str>>,
+    is_base64_encoded: bool,
+}
+
+/// Calls the route's function with the event of a request.
+async fn call(
+    app: &Arc<App>,
+    function: Function,
+    parts: &Parts,
+    peer: SocketAddr,
+    body: &[u8],
+) -> Result<Value, FunctionError> {
     let headers = joined_headers(&parts.headers);
     let path = parts.uri.path();
-    let route = format!("{} {path}", parts.method);
     let query = parts.uri.query().unwrap_or_default();
-    let mut event = json!({
-        "version": "2.0",
-        "routeKey": route,
-        "rawPath": path,
-        "rawQueryString": query,
-        "requestContext": {
+    let route_key = format!("{} {path}", parts.method);
+    let text = std::str::from_utf8(body)
+        .ok()
+        .filter(|_| body.is_empty() || is_text(&parts.headers));
+    let event = Event {
+        version: "2.0",
+        route_key: &route_key,
+        raw_path: path,
+        raw_query_string: query,
+        query_string_parameters: joined(form_urlencoded::parse(query.as_bytes()).into_owned()),
+        request_context: json!({
             "accountId": "000000000000",
             "apiId": "local",
             "domainName": headers.get("host"),
@@ -145,29 +172,20 @@ fn event(parts: &Parts, peer: SocketAddr, body: &[u8]) -> Value {
                 "userAgent": headers.get("user-agent").map_or("", String::as_str),
             },
             "requestId": request_id(),
-            "routeKey": route,
+            "routeKey": route_key,
             "stage": "$default",
             "time": request_time(),
             "timeEpoch": millis(SystemTime::now()),
+        }),
+        headers: &headers,
+        is_base64_encoded: text.is_none(),
+        body: match text {
+            Some("") => None,
+            Some(text) => Some(Cow::Borrowed(text)),
+            None => Some(Cow::Owned(STANDARD.encode(body))),
         },
-        "headers": headers,
-        "isBase64Encoded": false,
-    });
-    let query = joined(form_urlencoded::parse(query.as_bytes()).into_owned());
-    if !query.is_empty() {
-        event["queryStringParameters"] = json!(query);
-    }
-    if !body.is_empty() {
-        let text = std::str::from_utf8(body)
-            .ok()
-            .filter(|_| is_text(&parts.headers));
-        event["isBase64Encoded"] = text.is_none().into();
-        event["body"] = match text {
-            Some(text) => text.into(),
-            None => STANDARD.encode(body).into(),
-        };
-    }
-    event
+    };
+    invoke(app, function, &event).await
 }
 
 /// Whether the gateway hands on a body as it is, by its Content-Type.

@@ -8,13 +8,14 @@ use std::time::SystemTime;
 
 use axum::body::Body;
 use axum::extract::Request;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::Response;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use futures_util::{SinkExt as _, StreamExt as _};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
+use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::io::AsyncReadExt as _;
 use tokio::sync::oneshot;
@@ -121,24 +122,23 @@ impl Connection {
         if let Ok(upgraded) = upgrade.await {
             self.serve(upgraded).await;
         }
-        let event = self.event("$disconnect", json!({}));
+        let event = self.handshake_event("$disconnect", "DISCONNECT");
         // A failure was logged; API Gateway runs it once, best effort.
         let _ = invoke(&self.app, Function::Disconnect, &event).await;
     }
 
     async fn run_connect(&self) -> Result<(), Response> {
-        let event = self.event("$connect", json!({}));
-        let answer = invoke(&self.app, Function::Connect, &event)
+        let answer = invoke(&self.app, Function::Connect, &self.connect_event())
             .await
             .map_err(|_| message(StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error"))?;
-        let status = answer["statusCode"]
-            .as_u64()
-            .and_then(|status| u16::try_from(status).ok());
-        let status = status.and_then(|status| StatusCode::from_u16(status).ok());
+        let status = answer.get("statusCode").and_then(Value::as_u64);
+        let status =
+            status.and_then(|status| StatusCode::from_u16(u16::try_from(status).ok()?).ok());
         match status {
             Some(status) if status.is_success() => Ok(()),
             status => {
-                let body = answer["body"].as_str().unwrap_or_default().to_owned();
+                let body = answer.get("body").and_then(Value::as_str);
+                let body = body.unwrap_or_default().to_owned();
                 let mut refusal = Response::new(Body::from(body));
                 *refusal.status_mut() = status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
                 Err(refusal)
@@ -224,40 +224,41 @@ impl Connection {
         &self,
         socket: &mut WebSocketStream<TokioIo<Upgraded>>,
         body: &str,
-        is_base64: bool,
+        is_base64_encoded: bool,
     ) {
         let parsed = serde_json::from_str::<Value>(body).unwrap_or_default();
-        let action = parsed["action"].as_str().unwrap_or_default();
+        let action = parsed.get("action").and_then(Value::as_str);
         let route = ROUTES
             .into_iter()
-            .find(|(route, _)| *route == action && !route.starts_with('$'));
+            .find(|(route, _)| action == Some(route) && !route.starts_with('$'));
         let (route, function) = route.unwrap_or(("$default", Function::Default));
-        let request = json!({"body": body, "isBase64Encoded": is_base64});
-        let event = self.event(route, request);
+        let event = Event {
+            body: Some(body),
+            is_base64_encoded,
+            ..self.event(route, "MESSAGE")
+        };
         if invoke(&self.app, function, &event).await.is_err() {
             let failure = json!({
                 "message": "Internal server error",
                 "connectionId": self.id,
-                "requestId": event["requestContext"]["requestId"],
+                "requestId": event.request_context.get("requestId"),
             });
             // A client that is gone is met by the next read.
             let _ = socket.send(Message::text(failure.to_string())).await;
         }
     }
 
-    /// The event of a route. Those of messages have neither headers nor a
-    /// query string.
-    fn event(&self, route: &str, request: Value) -> Value {
-        let event_type = match route {
-            "$connect" => "CONNECT",
-            "$disconnect" => "DISCONNECT",
-            _ => "MESSAGE",
-        };
-        let headers = joined_headers(&self.headers);
-        let mut event = json!({
-            "requestContext": {
+    /// The event of a route, as far as all of them have it: those of messages
+    /// have neither headers nor a query string.
+    fn event(&self, route: &str, event_type: &str) -> Event<'static> {
+        let user_agent = self.headers.get(header::USER_AGENT);
+        let host = self.headers.get(header::HOST);
+        let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+        Event {
+            request_context: json!({
                 "routeKey": route,
                 "eventType": event_type,
+                "messageId": (event_type == "MESSAGE").then(request_id),
                 "extendedRequestId": request_id(),
                 "requestTime": request_time(),
                 "messageDirection": "IN",
@@ -266,41 +267,68 @@ impl Connection {
                 "requestTimeEpoch": millis(SystemTime::now()),
                 "identity": {
                     "sourceIp": self.peer.ip(),
-                    "userAgent": headers.get("user-agent"),
+                    "userAgent": user_agent.map(text),
                 },
                 "requestId": request_id(),
-                "domainName": headers.get("host"),
+                "domainName": host.map(text),
                 "connectionId": self.id,
                 "apiId": "local",
-            },
-            "isBase64Encoded": false,
-        });
-        if event_type == "MESSAGE" {
-            event["requestContext"]["messageId"] = request_id().into();
-            event["body"] = request["body"].clone();
-            event["isBase64Encoded"] = request["isBase64Encoded"].clone();
-        } else {
-            let multi_headers: BTreeMap<_, _> = headers
-                .iter()
-                .map(|(name, value)| (name, [value]))
-                .collect();
-            event["multiValueHeaders"] = json!(multi_headers);
-            event["headers"] = json!(headers);
+            }),
+            headers: None,
+            multi_value_headers: None,
+            query_string_parameters: None,
+            multi_value_query_string_parameters: None,
+            body: None,
+            is_base64_encoded: false,
         }
-        if event_type == "CONNECT" && !self.query.is_empty() {
-            let mut multi = BTreeMap::<&str, Vec<&str>>::new();
-            for (name, value) in &self.query {
-                multi.entry(name).or_default().push(value);
-            }
-            let last: BTreeMap<_, _> = multi
-                .iter()
-                .map(|(name, values)| (name, values.last()))
-                .collect();
-            event["queryStringParameters"] = json!(last);
-            event["multiValueQueryStringParameters"] = json!(multi);
-        }
-        event
     }
+
+    /// The event of `$connect` or `$disconnect`.
+    fn handshake_event(&self, route: &str, event_type: &str) -> Event<'static> {
+        let headers = joined_headers(&self.headers);
+        let multi_value_headers = headers
+            .iter()
+            .map(|(name, value)| (name.clone(), vec![value.clone()]))
+            .collect();
+        Event {
+            headers: Some(headers),
+            multi_value_headers: Some(multi_value_headers),
+            ..self.event(route, event_type)
+        }
+    }
+
+    fn connect_event(&self) -> Event<'static> {
+        let mut last = BTreeMap::new();
+        let mut all = BTreeMap::<String, Vec<String>>::new();
+        for (name, value) in &self.query {
+            last.insert(name.clone(), value.clone());
+            all.entry(name.clone()).or_default().push(value.clone());
+        }
+        let is_given = !all.is_empty();
+        Event {
+            query_string_parameters: is_given.then_some(last),
+            multi_value_query_string_parameters: is_given.then_some(all),
+            ..self.handshake_event("$connect", "CONNECT")
+        }
+    }
+}
+
+/// An event of the WebSocket API's Lambda proxy integration.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Event<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    headers: Option<BTreeMap<String, String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    multi_value_headers: Option<BTreeMap<String, Vec<String>>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    query_string_parameters: Option<BTreeMap<String, String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    multi_value_query_string_parameters: Option<BTreeMap<String, Vec<String>>>,
+    request_context: Value,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    body: Option<&'a str>,
+    is_base64_encoded: bool,
 }
 
 /// Reads what is still on its way. Closing with unread data would reset the
