@@ -26,4 +26,5 @@ mod inside {
     mod server;
     mod storage;
     mod stream;
+    mod tables;
 }

@@ -6,7 +6,6 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use aws_sdk_dynamodb::types::AttributeValue;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path, State};
@@ -17,10 +16,9 @@ use lambda_runtime::{Context, LambdaEvent};
 use local::{CONNECTIONS_TABLE, Server};
 use logstream_core::{Connections, Gateway};
 use serde_json::{Value, json};
-use time::OffsetDateTime;
-use time::macros::format_description;
 use tokio::time::Instant;
 
+use super::tables::Tables;
 use crate::support::{now, server};
 
 /// What the gateway does with the posts to one connection, in their order;
@@ -100,27 +98,8 @@ impl Stage {
 
     /// Stores a connection's row that is `age` seconds old.
     async fn connect(&self, site: &str, id: &str, age: i64) {
-        self.connect_until(site, id, age, now() + 7200).await;
-    }
-
-    async fn connect_until(&self, site: &str, id: &str, age: i64, expires: u64) {
-        let format = format_description!(
-            "[year]-[month]-[day] [hour]:[minute]:[second].[subsecond digits:6]"
-        );
-        let started = OffsetDateTime::now_utc() - time::Duration::seconds(age);
-        aws_sdk_dynamodb::Client::new(&self.server.sdk_config())
-            .put_item()
-            .table_name(CONNECTIONS_TABLE)
-            .item("site", AttributeValue::S(site.to_owned()))
-            .item("ConnectionID", AttributeValue::S(id.to_owned()))
-            .item(
-                "ConnectionStartedUTC",
-                AttributeValue::S(started.format(&format).unwrap()),
-            )
-            .item("ExpiresAt", AttributeValue::N(expires.to_string()))
-            .send()
-            .await
-            .unwrap();
+        let tables = Tables::of(&self.server);
+        tables.put_connection(site, id, age, now() + 7200).await;
     }
 
     /// Broadcasts with 30 s of time; returns the failed sequence numbers.
@@ -570,7 +549,8 @@ async fn only_inserts_are_broadcast() {
 async fn connections_past_their_expiry_are_left_out() {
     let stage = Stage::new(&[]).await;
     stage.connect("tst", "live", 60).await;
-    stage.connect_until("tst", "expired", 60, now() - 1).await;
+    let tables = Tables::of(&stage.server);
+    tables.put_connection("tst", "expired", 60, now() - 1).await;
     assert!(
         stage
             .broadcast(json!([insert("tst", "1")]))

@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::storage::put;
-use crate::support::{Deployment, eventually, now, server, server_with};
+use super::tables::Tables;
+use crate::support::{Deployment, now, server, server_with};
 
 /// Sends raw bytes and returns the status line of what comes back.
 async fn raw(address: std::net::SocketAddr, request: &str) -> String {
@@ -99,25 +99,17 @@ async fn a_folder_keeps_the_messages_and_a_new_start_sweeps_the_expired() {
         ..Options::default()
     };
     let first = server_with(options()).await;
-    put(&first, "tst", "1", "expired", now() - 10).await;
-    put(&first, "tst", "2", "kept", now() + 1000).await;
+    let tables = Tables::of(&first);
+    tables.put_message("tst", "1", "expired", now() - 10).await;
+    tables.put_message("tst", "2", "kept", now() + 1000).await;
     first.stop().await;
 
     let second = server_with(options()).await;
-    let database = aws_sdk_dynamodb::Client::new(&second.sdk_config());
+    let tables = Tables::of(&second);
     let deployment = Deployment::of(second);
     let mut client = deployment.connect("tst").await;
     assert_eq!(deployment.recent_texts("tst").await, ["kept"]);
-    eventually("the expired row goes", || async {
-        let scan = database
-            .scan()
-            .table_name(MESSAGES_TABLE)
-            .send()
-            .await
-            .unwrap();
-        scan.items().len() == 1
-    })
-    .await;
+    assert_eq!(tables.rows(MESSAGES_TABLE).await.len(), 1);
     let frames: Vec<Value> = deployment.frames_until_now("tst", &mut client).await;
     assert!(
         frames.is_empty(),

@@ -1,46 +1,21 @@
 //! What is stored: the rows of both tables.
 
-use std::collections::HashMap;
-
-use aws_sdk_dynamodb::Client as DynamoDb;
-use aws_sdk_dynamodb::types::AttributeValue;
 use futures_util::future::join_all;
-use local::{CONNECTIONS_TABLE, MESSAGES_TABLE, Server};
+use local::{CONNECTIONS_TABLE, MESSAGES_TABLE};
 use serde_json::{Value, json};
 
+use super::tables::{Row, Tables, n, s};
 use crate::support::{Deployment, eventually, now, server, texts};
-
-type Row = HashMap<String, AttributeValue>;
-
-async fn rows(database: &DynamoDb, table: &str) -> Vec<Row> {
-    let scan = database.scan().table_name(table).consistent_read(true);
-    scan.send().await.unwrap().items().to_vec()
-}
-
-/// Stores a message's row as it could stand there already.
-pub async fn put(server: &Server, site: &str, key: &str, text: &str, expires: u64) {
-    DynamoDb::new(&server.sdk_config())
-        .put_item()
-        .table_name(MESSAGES_TABLE)
-        .item("site", AttributeValue::S(site.to_owned()))
-        .item("timestamp", AttributeValue::N(key.to_owned()))
-        .item("message", AttributeValue::S(text.to_owned()))
-        .item("log_level", AttributeValue::S("info".to_owned()))
-        .item("TimeToLive", AttributeValue::N(expires.to_string()))
-        .send()
-        .await
-        .unwrap();
-}
 
 #[tokio::test]
 async fn a_messages_row_has_the_attributes_of_the_contract_and_lives_seven_days() {
     let server = server().await;
-    let database = DynamoDb::new(&server.sdk_config());
+    let tables = Tables::of(&server);
     let deployment = Deployment::of(server);
     let body = json!({"site": "tst", "log_message": "x", "log_level": "WARN", "timestamp": 1604514063.418301, "TimeToLive": 5});
     let earliest = now() + 604_800;
     assert_eq!(deployment.post(body.to_string()).await.status, 200);
-    let mut row = rows(&database, MESSAGES_TABLE).await.remove(0);
+    let mut row = tables.rows(MESSAGES_TABLE).await.remove(0);
     let expires: u64 = row
         .remove("TimeToLive")
         .unwrap()
@@ -52,16 +27,10 @@ async fn a_messages_row_has_the_attributes_of_the_contract_and_lives_seven_days(
     assert_eq!(
         row,
         Row::from([
-            ("site".to_owned(), AttributeValue::S("tst".to_owned())),
-            (
-                "timestamp".to_owned(),
-                AttributeValue::N("1604514063.418301".to_owned())
-            ),
-            ("message".to_owned(), AttributeValue::S("x".to_owned())),
-            (
-                "log_level".to_owned(),
-                AttributeValue::S("warning".to_owned())
-            ),
+            ("site".to_owned(), s("tst")),
+            ("timestamp".to_owned(), n("1604514063.418301")),
+            ("message".to_owned(), s("x")),
+            ("log_level".to_owned(), s("warning")),
         ])
     );
 }
@@ -69,11 +38,11 @@ async fn a_messages_row_has_the_attributes_of_the_contract_and_lives_seven_days(
 #[tokio::test]
 async fn a_connections_row_has_the_attributes_of_the_contract_and_outlives_the_connection() {
     let server = server().await;
-    let database = DynamoDb::new(&server.sdk_config());
+    let tables = Tables::of(&server);
     let deployment = Deployment::of(server);
     let earliest = now() + 7800;
     let _client = deployment.connect("tst").await;
-    let row = rows(&database, CONNECTIONS_TABLE).await.remove(0);
+    let row = tables.rows(CONNECTIONS_TABLE).await.remove(0);
     assert_eq!(row.len(), 4);
     assert_eq!(row["site"].as_s().unwrap(), "tst");
     let started = row["ConnectionStartedUTC"].as_s().unwrap();
@@ -93,9 +62,11 @@ async fn a_connections_row_has_the_attributes_of_the_contract_and_outlives_the_c
 #[tokio::test]
 async fn an_expired_message_is_neither_returned_nor_overwritten_nor_taken_for_a_retry() {
     let server = server().await;
-    put(&server, "tst", "100", "old", now() - 10).await;
-    put(&server, "tst", "100.000001", "kept", now() + 1000).await;
-    let database = DynamoDb::new(&server.sdk_config());
+    let tables = Tables::of(&server);
+    tables.put_message("tst", "100", "old", now() - 10).await;
+    tables
+        .put_message("tst", "100.000001", "kept", now() + 1000)
+        .await;
     let deployment = Deployment::of(server);
     assert_eq!(deployment.recent_texts("tst").await, ["kept"]);
 
@@ -103,53 +74,38 @@ async fn an_expired_message_is_neither_returned_nor_overwritten_nor_taken_for_a_
     deployment.log("tst", "old", json!(100)).await;
     assert_eq!(client.next().await["id"], "100.000002");
     assert_eq!(deployment.recent_texts("tst").await, ["old", "kept"]);
-    assert_eq!(rows(&database, MESSAGES_TABLE).await.len(), 3);
+    assert_eq!(tables.rows(MESSAGES_TABLE).await.len(), 3);
 }
 
 #[tokio::test]
 async fn a_page_of_expired_messages_hides_none_behind_it() {
     let server = server().await;
-    // More than DynamoDB's page of 1 MB, all expired, in front of a live one.
+    let tables = Tables::of(&server);
+    tables.put_message("tst", "1", "live", now() + 1000).await;
+    // More than DynamoDB's page of 1 MB, all expired, in front of it.
     let text = "x".repeat(100_000);
-    join_all((0..15).map(|index| {
-        put(
-            &server,
-            "tst",
-            if index == 0 { "1" } else { "2" },
-            "live",
-            now() + 1000,
-        )
-    }))
-    .await;
-    for index in 0..15 {
-        put(
-            &server,
-            "tst",
-            &format!("{}", 10 + index),
-            &text,
-            now() - 10,
-        )
-        .await;
+    for key in 10..25 {
+        tables
+            .put_message("tst", &key.to_string(), &text, now() - 10)
+            .await;
     }
     let deployment = Deployment::of(server);
-    assert_eq!(deployment.recent_texts("tst").await, ["live", "live"]);
+    assert_eq!(deployment.recent_texts("tst").await, ["live"]);
 }
 
 // One row without a text made the original answer nothing at all.
 #[tokio::test]
 async fn a_row_that_cannot_be_read_is_left_out() {
     let server = server().await;
-    put(&server, "tst", "1", "good", now() + 1000).await;
-    DynamoDb::new(&server.sdk_config())
-        .put_item()
-        .table_name(MESSAGES_TABLE)
-        .item("site", AttributeValue::S("tst".to_owned()))
-        .item("timestamp", AttributeValue::N("2".to_owned()))
-        .item("message", AttributeValue::N("5".to_owned()))
-        .item("TimeToLive", AttributeValue::N((now() + 1000).to_string()))
-        .send()
-        .await
-        .unwrap();
+    let tables = Tables::of(&server);
+    tables.put_message("tst", "1", "good", now() + 1000).await;
+    let row = [
+        ("site", s("tst")),
+        ("timestamp", n(2)),
+        ("message", n(5)),
+        ("TimeToLive", n(now() + 1000)),
+    ];
+    tables.put(MESSAGES_TABLE, row).await;
     let deployment = Deployment::of(server);
     assert_eq!(deployment.recent_texts("tst").await, ["good"]);
 }
@@ -186,16 +142,9 @@ async fn senders_of_one_instant_are_each_stored_once_and_leave_no_gap() {
 #[tokio::test]
 async fn disconnecting_removes_every_row_of_the_connection_and_no_other() {
     let server = server().await;
-    let database = DynamoDb::new(&server.sdk_config());
+    let tables = Tables::of(&server);
     for (site, id) in [("one", "a="), ("two", "a="), ("one", "b=")] {
-        database
-            .put_item()
-            .table_name(CONNECTIONS_TABLE)
-            .item("site", AttributeValue::S(site.to_owned()))
-            .item("ConnectionID", AttributeValue::S(id.to_owned()))
-            .send()
-            .await
-            .unwrap();
+        tables.put_connection(site, id, 60, now() + 1000).await;
     }
     let connections =
         logstream_core::Connections::new(&server.sdk_config(), CONNECTIONS_TABLE.to_owned());
@@ -205,30 +154,17 @@ async fn disconnecting_removes_every_row_of_the_connection_and_no_other() {
         assert_eq!(answer.status_code, 200);
         let answer: Value = serde_json::to_value(answer).unwrap();
         assert_eq!(answer["body"], "Disconnect successful.");
-        assert_eq!(rows(&database, CONNECTIONS_TABLE).await.len(), left);
+        assert_eq!(tables.rows(CONNECTIONS_TABLE).await.len(), left);
     }
 }
 
 #[tokio::test]
 async fn a_row_left_by_a_client_that_died_is_removed_by_the_next_message() {
     let server = server().await;
-    let database = DynamoDb::new(&server.sdk_config());
-    database
-        .put_item()
-        .table_name(CONNECTIONS_TABLE)
-        .item("site", AttributeValue::S("tst".to_owned()))
-        .item(
-            "ConnectionID",
-            AttributeValue::S("L0SM9cOFvHcCIhw=".to_owned()),
-        )
-        .item(
-            "ConnectionStartedUTC",
-            AttributeValue::S("2020-11-04 11:05:58.123456".to_owned()),
-        )
-        .item("ExpiresAt", AttributeValue::N((now() + 1000).to_string()))
-        .send()
-        .await
-        .unwrap();
+    let tables = Tables::of(&server);
+    tables
+        .put_connection("tst", "L0SM9cOFvHcCIhw=", 60, now() + 1000)
+        .await;
     let deployment = Deployment::of(server);
     assert_eq!(deployment.online("tst").await.len(), 1);
     deployment.log("tst", "x", json!(1)).await;

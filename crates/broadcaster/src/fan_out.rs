@@ -96,8 +96,10 @@ impl FanOut {
     pub async fn deliver(
         self: &Arc<Self>,
         site: &Arc<SiteRecords>,
-        connections: Vec<Connection>,
+        mut connections: Vec<Connection>,
     ) -> Option<usize> {
+        // If time runs out, a retry does not leave the same ones until last.
+        fastrand::shuffle(&mut connections);
         // A task each: one future for all of them would be polled as a whole
         // and hold up its own timers.
         let mut serving = JoinSet::new();

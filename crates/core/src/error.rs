@@ -4,6 +4,7 @@ use std::error::Error as StdError;
 
 use aws_lambda_events::apigw::{ApiGatewayProxyResponse, ApiGatewayV2httpResponse};
 use aws_lambda_events::encodings::Body;
+use aws_lambda_events::http::HeaderValue;
 
 use crate::http;
 
@@ -62,7 +63,9 @@ impl Error {
         self.log();
         let mut response = http::json(self.status(), &ErrorBody::from(&self));
         if matches!(self, Self::Unavailable { .. }) {
-            response.headers.insert("retry-after", lambda_header("1"));
+            response
+                .headers
+                .insert("retry-after", HeaderValue::from_static("1"));
         }
         response
     }
@@ -74,10 +77,6 @@ impl Error {
         let body = serde_json::to_string(&ErrorBody::from(&self)).unwrap_or_default();
         http::websocket(self.status(), Some(Body::Text(body)))
     }
-}
-
-fn lambda_header(value: &'static str) -> aws_lambda_events::http::HeaderValue {
-    aws_lambda_events::http::HeaderValue::from_static(value)
 }
 
 #[derive(serde::Serialize)]

@@ -1,0 +1,77 @@
+//! The tables as the tests reach them, past the functions.
+
+use std::collections::HashMap;
+
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::types::AttributeValue;
+use local::{CONNECTIONS_TABLE, MESSAGES_TABLE, Server};
+use time::OffsetDateTime;
+use time::macros::format_description;
+
+pub type Row = HashMap<String, AttributeValue>;
+
+/// Both tables of a server, which they may outlive.
+pub struct Tables {
+    pub client: Client,
+}
+
+impl Tables {
+    pub fn of(server: &Server) -> Self {
+        Self {
+            client: Client::new(&server.sdk_config()),
+        }
+    }
+
+    pub async fn put<const N: usize>(&self, table: &str, row: [(&str, AttributeValue); N]) {
+        let row = row.map(|(name, value)| (name.to_owned(), value));
+        let put = self
+            .client
+            .put_item()
+            .table_name(table)
+            .set_item(Some(Row::from(row)));
+        put.send().await.unwrap();
+    }
+
+    /// Stores a message under a key, expiring at a Unix second.
+    pub async fn put_message(&self, site: &str, key: &str, text: &str, expires: u64) {
+        let row = [
+            ("site", s(site)),
+            ("timestamp", n(key)),
+            ("message", s(text)),
+            ("log_level", s("info")),
+            ("TimeToLive", n(expires)),
+        ];
+        self.put(MESSAGES_TABLE, row).await;
+    }
+
+    /// Stores a connection that is `age` seconds old.
+    pub async fn put_connection(&self, site: &str, id: &str, age: i64, expires: u64) {
+        let format = format_description!(
+            "[year]-[month]-[day] [hour]:[minute]:[second].[subsecond digits:6]"
+        );
+        let started = OffsetDateTime::now_utc() - time::Duration::seconds(age);
+        let row = [
+            ("site", s(site)),
+            ("ConnectionID", s(id)),
+            ("ConnectionStartedUTC", s(&started.format(&format).unwrap())),
+            ("ExpiresAt", n(expires)),
+        ];
+        self.put(CONNECTIONS_TABLE, row).await;
+    }
+
+    /// All rows of a table.
+    pub async fn rows(&self, table: &str) -> Vec<Row> {
+        let scan = self.client.scan().table_name(table).consistent_read(true);
+        scan.send().await.unwrap().items().to_vec()
+    }
+}
+
+/// A string attribute.
+pub fn s(text: &str) -> AttributeValue {
+    AttributeValue::S(text.to_owned())
+}
+
+/// A number attribute.
+pub fn n(number: impl ToString) -> AttributeValue {
+    AttributeValue::N(number.to_string())
+}
