@@ -75,7 +75,10 @@ impl Error {
     pub fn into_handshake(self) -> ApiGatewayProxyResponse {
         self.log();
         let body = serde_json::to_string(&ErrorBody::from(&self)).unwrap_or_default();
-        http::websocket(self.status(), Some(Body::Text(body)))
+        let mut response = http::websocket(self.status(), Some(Body::Text(body)));
+        let json = HeaderValue::from_static("application/json");
+        response.headers.insert("content-type", json);
+        response
     }
 }
 

@@ -95,9 +95,10 @@ impl Messages {
         let deadline = Instant::now() + PATIENCE;
         let mut placement = Placement::new(message.key);
         let mut failures = 0;
+        // What is known of the failure when the time ends within a call.
         let mut failure = Error::Unavailable {
             operation: "PutItem",
-            cause: "no free key was won in time".to_owned(),
+            cause: format!("no answer within {PATIENCE:?}"),
         };
         loop {
             let step = placement.step();

@@ -220,7 +220,8 @@ struct Answer {
     body: Option<String>,
 }
 
-fn response(answer: Value) -> Response {
+/// A function's answer as the client gets it; also the refusal of a handshake.
+pub fn response(answer: Value) -> Response {
     let Ok(answer) = serde_json::from_value::<Answer>(answer) else {
         return message(StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error");
     };

@@ -28,7 +28,7 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 
 use crate::App;
 use crate::functions::{Function, invoke};
-use crate::http_api::{joined_headers, message, millis, request_id, request_time};
+use crate::http_api::{joined_headers, message, millis, request_id, request_time, response};
 use crate::sockets::{Details, Outbox};
 
 /// The routes of the WebSocket API: `$connect` and `$disconnect`, and for
@@ -131,18 +131,11 @@ impl Connection {
         let answer = invoke(&self.app, Function::Connect, &self.connect_event())
             .await
             .map_err(|_| message(StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error"))?;
-        let status = answer.get("statusCode").and_then(Value::as_u64);
-        let status =
-            status.and_then(|status| StatusCode::from_u16(u16::try_from(status).ok()?).ok());
-        match status {
-            Some(status) if status.is_success() => Ok(()),
-            status => {
-                let body = answer.get("body").and_then(Value::as_str);
-                let body = body.unwrap_or_default().to_owned();
-                let mut refusal = Response::new(Body::from(body));
-                *refusal.status_mut() = status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-                Err(refusal)
-            }
+        let answer = response(answer);
+        if answer.status().is_success() {
+            Ok(())
+        } else {
+            Err(answer)
         }
     }
 
