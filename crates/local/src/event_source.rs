@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::App;
 use crate::database::Stream;
-use crate::functions::{Function, invoke};
+use crate::functions::{Function, FunctionError, invoke};
 
 /// How often the stream is read when nobody told of a new row.
 const POLL: Duration = Duration::from_millis(20);
@@ -50,26 +50,33 @@ pub async fn run(app: Arc<App>, mut stream: Stream) {
             .into_iter()
             .filter(|record| record.get("eventName").is_some_and(|name| name == "INSERT"))
             .collect();
-        deliver(&app, inserts).await;
+        let broadcast = |event: Value| {
+            let app = app.clone();
+            async move { invoke(&app, Function::Broadcaster, &event).await }
+        };
+        app.stop
+            .run_until_cancelled(deliver(inserts, broadcast))
+            .await;
     }
 }
 
-/// Delivers a batch or gives it up.
-async fn deliver(app: &Arc<App>, records: Vec<Value>) {
-    // Behind a record that is given up, or in the second half of a batch that
-    // was split, others may wait; the last of the list is next.
+/// Gives a batch to the function until all of it is delivered or given up.
+async fn deliver<F, Answer>(records: Vec<Value>, function: F)
+where
+    F: Fn(Value) -> Answer,
+    Answer: Future<Output = Result<Value, FunctionError>>,
+{
     let read_at = Instant::now();
+    // The last of the list is next: the halves of a batch that was split.
     let mut batches = vec![records];
     while let Some(mut batch) = batches.pop() {
         let mut retries = 0;
-        while !batch.is_empty() && !app.stop.is_cancelled() {
-            match invoke(app, Function::Broadcaster, &json!({"Records": batch})).await {
-                Ok(answer) => {
-                    let Some(first) = lowest_failure(&batch, answer) else {
-                        break;
-                    };
-                    batch.drain(..first);
-                }
+        while !batch.is_empty() {
+            match function(json!({"Records": batch})).await {
+                Ok(answer) => match lowest_failure(&batch, answer) {
+                    Some(first) => drop(batch.drain(..first)),
+                    None => break,
+                },
                 Err(_) if batch.len() > 1 => {
                     let second_half = batch.split_off(batch.len() / 2);
                     batches.push(second_half);
@@ -85,8 +92,7 @@ async fn deliver(app: &Arc<App>, records: Vec<Value>) {
                 );
                 break;
             }
-            let backoff = FIRST_BACKOFF * 2_u32.pow(retries);
-            app.stop.run_until_cancelled(sleep(backoff)).await;
+            sleep(FIRST_BACKOFF * 2_u32.pow(retries)).await;
             retries += 1;
         }
     }
@@ -113,4 +119,99 @@ fn lowest_failure(batch: &[Value], answer: Value) -> Option<usize> {
 
 fn sequence_number(record: &Value) -> Option<&str> {
     record.pointer("/dynamodb/SequenceNumber")?.as_str()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use super::*;
+
+    fn records(numbers: &[&str]) -> Vec<Value> {
+        let record = |number| json!({"dynamodb": {"SequenceNumber": number}});
+        numbers.iter().map(record).collect()
+    }
+
+    /// Delivers 1, 2, 3 and 4 to a function that answers as `answer` says,
+    /// and returns the batches that it was given.
+    async fn given(answer: impl Fn(&[String]) -> Result<Value, FunctionError>) -> Vec<String> {
+        let batches = RefCell::new(Vec::new());
+        deliver(records(&["1", "2", "3", "4"]), async |event: Value| {
+            let batch = event["Records"].as_array().unwrap();
+            let batch: Vec<_> = batch
+                .iter()
+                .map(|r| sequence_number(r).unwrap().to_owned())
+                .collect();
+            batches.borrow_mut().push(batch.join(" "));
+            answer(&batch)
+        })
+        .await;
+        batches.into_inner()
+    }
+
+    fn failed(numbers: &[&str]) -> Value {
+        let failure = |number| json!({"itemIdentifier": number});
+        json!({"batchItemFailures": numbers.iter().map(failure).collect::<Vec<_>>()})
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_batch_without_a_failure_is_given_once() {
+        assert_eq!(given(|_| Ok(failed(&[]))).await, ["1 2 3 4"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn after_a_partial_failure_it_goes_on_from_the_lowest_failed_record() {
+        let answer = |batch: &[String]| {
+            Ok(match batch.len() {
+                4 => failed(&["4", "2"]),
+                3 => failed(&["3"]),
+                _ => failed(&[]),
+            })
+        };
+        assert_eq!(given(answer).await, ["1 2 3 4", "2 3 4", "3 4"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_cannot_be_read_fails_the_whole_batch() {
+        for wrong in [json!(null), json!({}), failed(&["9"])] {
+            let batches = given(|_| Ok(wrong.clone())).await;
+            assert_eq!(
+                batches,
+                vec!["1 2 3 4"; 1 + MAX_RETRIES as usize],
+                "{wrong}"
+            );
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_record_that_fails_the_function_is_given_up_and_the_others_are_delivered() {
+        let answer = |batch: &[String]| {
+            if batch.iter().any(|number| number == "3") {
+                Err(FunctionError)
+            } else {
+                Ok(failed(&[]))
+            }
+        };
+        let batches = given(answer).await;
+        assert_eq!(batches[..3], ["1 2 3 4", "1 2", "3 4"]);
+        assert_eq!(
+            batches[3..batches.len() - 1],
+            vec!["3"; 1 + MAX_RETRIES as usize]
+        );
+        assert_eq!(batches.last().unwrap(), "4");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_record_that_is_too_old_is_given_up() {
+        let started = Instant::now();
+        let batches = RefCell::new(0);
+        deliver(records(&["1"]), async |_: Value| {
+            *batches.borrow_mut() += 1;
+            sleep(Duration::from_secs(25)).await;
+            Ok(failed(&["1"]))
+        })
+        .await;
+        assert_eq!(batches.into_inner(), 3);
+        assert!(started.elapsed() < Duration::from_secs(80));
+    }
 }

@@ -34,7 +34,7 @@ use sockets::Sockets;
 /// The messages table's name, as the stage `local` would have it.
 pub const MESSAGES_TABLE: &str = "photonranch-logstream-messages-local";
 /// The connections table's name, as the stage `local` would have it.
-pub const CONNECTIONS_TABLE: &str = "photonranch-logstream-connections-local";
+pub const CONNECTIONS_TABLE: &str = "photonranch-logstream-websocket-connections-local";
 
 /// How long a stop waits for requests and sockets to end.
 const SHUTDOWN: Duration = Duration::from_secs(5);
