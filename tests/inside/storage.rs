@@ -63,14 +63,16 @@ async fn a_connections_row_has_the_attributes_of_the_contract_and_outlives_the_c
 async fn an_expired_message_is_neither_returned_nor_overwritten_nor_taken_for_a_retry() {
     let server = server().await;
     let tables = Tables::of(&server);
+    let deployment = Deployment::of(server);
+    let mut client = deployment.connect("tst").await;
     tables.put_message("tst", "100", "old", now() - 10).await;
     tables
         .put_message("tst", "100.000001", "kept", now() + 1000)
         .await;
-    let deployment = Deployment::of(server);
+    assert_eq!(client.next().await["id"], "100.000000");
+    assert_eq!(client.next().await["id"], "100.000001");
     assert_eq!(deployment.recent_texts("tst").await, ["kept"]);
 
-    let mut client = deployment.connect("tst").await;
     deployment.log("tst", "old", json!(100)).await;
     assert_eq!(client.next().await["id"], "100.000002");
     assert_eq!(deployment.recent_texts("tst").await, ["old", "kept"]);
