@@ -2,13 +2,10 @@
 
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
-import { mkdtemp, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { test } from 'node:test';
 
 import { Frontend } from './frontend.mjs';
-import { newSite, now, onlyLocal, post, startServer } from './support.mjs';
+import { newSite, now, onlyLocal, post, Server } from './support.mjs';
 
 test('A message of a script arrives as one frame with exactly the five fields', async (t) => {
   const site = newSite();
@@ -100,20 +97,18 @@ test(
   'After a restart of the server the frontend reconnects by itself and gets new messages',
   onlyLocal('a deployment cannot be restarted from here'),
   async (t) => {
-    const dataDir = await mkdtemp(join(tmpdir(), 'logstream-'));
-    t.after(() => rm(dataDir, { recursive: true }));
     const site = newSite();
-    const first = await startServer(t, { dataDir });
-    const frontend = await Frontend.connect(t, site, first);
-    await post({ site, log_message: 'before', timestamp: now() }, first.httpUrl);
+    const server = await Server.start(t);
+    const frontend = await Frontend.connect(t, site, server);
+    await post({ site, log_message: 'before', timestamp: now() }, server.httpUrl);
     await frontend.untilShown(1);
 
     const closed = once(frontend.socket, 'close');
-    await first.stop('SIGTERM');
+    await server.stop('SIGTERM');
     await closed;
-    const second = await startServer(t, { dataDir, port: first.port });
+    await server.start();
     await frontend.untilOpen();
-    await post({ site, log_message: 'after', timestamp: now() }, second.httpUrl);
+    await post({ site, log_message: 'after', timestamp: now() }, server.httpUrl);
     await frontend.untilShown(2);
     assert.deepEqual(frontend.frames.map((frame) => frame.message), ['before', 'after']);
     assert.deepEqual((await frontend.history()).map((line) => line.message), ['after', 'before']);

@@ -3,7 +3,11 @@
 
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
+import { randomUUID } from 'node:crypto';
 import { once } from 'node:events';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { setTimeout as sleep } from 'node:timers/promises';
 
@@ -21,7 +25,7 @@ function fromEnvironment(name) {
 }
 
 // A site of its own for each test: a deployment remembers the last run.
-export const newSite = () => `test-${crypto.randomUUID()}`;
+export const newSite = () => `test-${randomUUID()}`;
 
 export const now = () => Math.floor(Date.now() / 1000);
 
@@ -41,19 +45,34 @@ export async function until(condition, describe, seconds = 20) {
   }
 }
 
-// Starts a server for a test that stops it; the test's end stops it as well.
-export async function startServer(test, { port = 0, dataDir }) {
-  const child = spawn(binary, ['--port', `${port}`, '--data-dir', dataDir], { stdio: ['ignore', 'pipe', 'inherit'] });
-  const exited = once(child, 'exit');
-  const stop = async (signal) => {
-    child.kill(signal);
-    await exited;
-  };
-  test.after(() => stop('SIGKILL'));
-  const [line] = await Promise.race([
-    once(createInterface({ input: child.stdout }), 'line'),
-    exited.then(([code]) => assert.fail(`the server ended with ${code}`)),
-  ]);
-  const url = line.replace('listening on ', '');
-  return { httpUrl: url, wsUrl: url.replace(/^http/, 'ws'), port: new URL(url).port, stop };
+// A server of a test's own, which the test can stop and start again: on the
+// same port, with the same data.
+export class Server {
+  static async start(test) {
+    const server = new Server();
+    server.dataDir = await mkdtemp(join(tmpdir(), 'logstream-'));
+    test.after(async () => {
+      await server.stop('SIGKILL');
+      await rm(server.dataDir, { recursive: true });
+    });
+    await server.start();
+    return server;
+  }
+
+  async start() {
+    this.child = spawn(binary, ['--port', this.port ?? '0', '--data-dir', this.dataDir], { stdio: ['ignore', 'pipe', 'inherit'] });
+    this.exited = once(this.child, 'exit');
+    const [line] = await Promise.race([
+      once(createInterface({ input: this.child.stdout }), 'line'),
+      this.exited.then(([code]) => assert.fail(`the server ended with ${code}`)),
+    ]);
+    this.httpUrl = line.replace('listening on ', '');
+    this.wsUrl = this.httpUrl.replace('http', 'ws');
+    this.port = new URL(this.httpUrl).port;
+  }
+
+  async stop(signal) {
+    this.child.kill(signal);
+    await this.exited;
+  }
 }
