@@ -229,15 +229,13 @@ async fn what_a_caller_got_wrong_is_named_and_the_next_message_is_taken() {
 #[tokio::test]
 async fn bytes_that_are_no_text_are_refused() {
     let deployment = Deployment::start().await;
-    let body = b"{\"site\":\"tst\",\"log_message\":\"\xff\"}".to_vec();
-    for content_type in ["application/json", "application/octet-stream"] {
-        let request = deployment
-            .request("POST", "/newlog")
-            .header("content-type", content_type);
-        let answer = deployment.send(request.body(body.clone())).await;
-        assert_eq!(answer.status, 400);
-        assert!(answer.error().contains("JSON"));
-    }
+    let request = deployment
+        .request("POST", "/newlog")
+        .header("content-type", "application/octet-stream")
+        .body(b"{\"site\":\"tst\",\"log_message\":\"\xff\"}".to_vec());
+    let answer = deployment.send(request).await;
+    assert_eq!(answer.status, 400);
+    assert!(answer.error().contains("JSON"));
 }
 
 #[tokio::test]
@@ -412,7 +410,6 @@ async fn any_other_path_or_method_is_404_or_405() {
         ("POST", "/onlineusers"),
         ("GET", "/nothing"),
         ("POST", "/newlog/"),
-        ("POST", "/@connections/abc"),
     ] {
         let answer = deployment.send(deployment.request(method, path)).await;
         assert!(

@@ -99,7 +99,6 @@ async fn an_unknown_action_is_told_to_the_sender_and_to_nobody_else() {
         ),
         (json!({"site": site}).to_string(), &site),
         (json!({"action": 5}).to_string(), ""),
-        (json!({"action": "$connect"}).to_string(), ""),
         ("not json".to_owned(), ""),
         ("[]".to_owned(), ""),
         ("5".to_owned(), ""),

@@ -20,8 +20,11 @@ test('A message of a script arrives as one frame with exactly the five fields', 
 test('On load, history and live messages sort together by their timestamps', async (t) => {
   const site = newSite();
   const start = now() - 100;
+  // Stored comes before broadcast: who connects in between gets both.
+  const earlier = await Frontend.connect(t, site);
   await post({ site, log_message: 'first', log_level: 'DEBUG', timestamp: start });
   await post({ site, log_message: 'third', log_level: 'error', timestamp: start + 20.75 });
+  await earlier.untilShown(2);
   const frontend = await Frontend.connect(t, site);
   await post({ site, log_message: 'second', timestamp: start + 10 });
   await frontend.untilShown(1);

@@ -164,9 +164,10 @@ pageTest('A history of several pages is loaded to its end', {}, async ({ page, s
 });
 
 pageTest('The history is asked for only once the socket is open', {}, async ({ page, site }) => {
-  let mayOpen;
+  let open;
+  const mayOpen = new Promise((resolve) => { open = resolve; });
   await page.routeWebSocket(/./, async (socket) => {
-    await new Promise((resolve) => { mayOpen = resolve; });
+    await mayOpen;
     socket.connectToServer();
   });
   const requests = [];
@@ -176,7 +177,7 @@ pageTest('The history is asked for only once the socket is open', {}, async ({ p
   // Too early for the socket. It must not be too late for the history.
   await post({ site, log_message: 'in between' });
   assert.ok(!requests.includes('/recent-logs'));
-  mayOpen();
+  open();
   await untilShown(page, ['in between']);
 });
 
@@ -191,7 +192,7 @@ pageTest('What arrives while the history is loaded is shown at once, and once', 
   });
   await open(page, site);
   await post({ site, log_message: 'meanwhile', timestamp: start + 1 });
-  await untilShown(page, ['meanwhile']);
+  await page.getByText('meanwhile').waitFor();
   answer();
   await untilShown(page, ['before', 'meanwhile']);
   await post({ site, log_message: 'afterwards', timestamp: start + 2 });
@@ -283,7 +284,9 @@ pageTest(
     await page.clock.pauseAt(Date.now() + 1000);
     await server.stop('SIGKILL');
     await untilState(page, 'Reconnecting…');
-    await page.clock.runFor(10_000);
+    const attempt = page.waitForEvent('websocket');
+    await page.clock.runFor(2000);
+    await until(async () => (await attempt).isClosed(), () => 'the first attempt has not failed');
     await server.start();
     await send('3: while the page is away');
     await send('4: while the page is away');

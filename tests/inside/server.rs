@@ -135,3 +135,42 @@ async fn an_address_in_use_is_said_in_one_line() {
     );
     assert_eq!(error.lines().count(), 1);
 }
+
+#[tokio::test]
+async fn the_management_api_is_not_to_be_had_on_the_public_port() {
+    let deployment = Deployment::of(server().await);
+    let mut client = deployment.connect("tst").await;
+    let id = deployment.online("tst").await.remove(0);
+    let request = deployment.request("POST", &format!("/@connections/{id}"));
+    assert_eq!(deployment.send(request.body("{}")).await.status, 404);
+    assert!(
+        deployment
+            .frames_until_now("tst", &mut client)
+            .await
+            .is_empty()
+    );
+}
+
+#[tokio::test]
+async fn a_client_cannot_call_a_route_of_the_gateways_own() {
+    let deployment = Deployment::of(server().await);
+    let mut client = deployment.connect("tst").await;
+    for action in ["$connect", "$disconnect", "$default"] {
+        client.send(json!({"action": action}).to_string()).await;
+        let frame = client.next().await;
+        assert_eq!(
+            frame["message"], "Unrecognized WebSocket action.",
+            "{action}"
+        );
+    }
+    assert_eq!(deployment.online("tst").await.len(), 1);
+}
+
+#[tokio::test]
+async fn bytes_that_are_no_text_are_refused_even_as_json() {
+    let deployment = Deployment::of(server().await);
+    let request = deployment.request("POST", "/newlog");
+    let request = request.header("content-type", "application/json");
+    let body = b"{\"site\":\"tst\",\"log_message\":\"\xff\"}".to_vec();
+    assert_eq!(deployment.send(request.body(body)).await.status, 400);
+}

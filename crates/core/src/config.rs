@@ -1,5 +1,6 @@
 //! Configuration: environment variables and the AWS SDK's settings.
 
+use std::error::Error;
 use std::time::Duration;
 
 use aws_config::timeout::TimeoutConfig;
@@ -13,10 +14,18 @@ pub const CONNECTIONS_TABLE: &str = "CONNECTIONS_TABLE";
 /// usable default: the address names the WebSocket API and its stage.
 pub const GATEWAY_ENDPOINT: &str = "AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI";
 
+/// Name of the environment variable with the days for which messages are kept.
+pub const RETENTION_DAYS: &str = "RETENTION_DAYS";
+
 /// A function was started without a variable that it needs.
 #[derive(Debug, thiserror::Error)]
 #[error("the environment variable {0} is not set")]
 pub struct MissingVariable(&'static str);
+
+/// A function was started with a variable that it cannot use.
+#[derive(Debug, thiserror::Error)]
+#[error("the environment variable {0} is not a whole number of days")]
+pub struct NotDays(&'static str);
 
 /// Reads an environment variable.
 ///
@@ -27,6 +36,15 @@ pub fn variable(name: &'static str) -> Result<String, MissingVariable> {
         .ok()
         .filter(|value| !value.is_empty())
         .ok_or(MissingVariable(name))
+}
+
+/// Reads an environment variable that holds a number of days.
+///
+/// # Errors
+/// [`MissingVariable`] or [`NotDays`], which name it.
+pub fn days(name: &'static str) -> Result<Duration, Box<dyn Error + Send + Sync>> {
+    let days: u32 = variable(name)?.parse().map_err(|_| NotDays(name))?;
+    Ok(Duration::from_secs(u64::from(days) * 24 * 60 * 60))
 }
 
 /// The version of the SDK's defaults, pinned so that an update of the SDK

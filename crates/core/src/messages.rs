@@ -38,7 +38,8 @@ pub const TABLE: TableDefinition = TableDefinition {
     stream: true,
 };
 
-/// How long a message is kept: seven days.
+/// How long a message is kept unless the deployment says otherwise: seven
+/// days.
 const RETENTION: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// How long newlog goes on trying: its callers give up after 5 s.
@@ -64,6 +65,7 @@ pub type Item = HashMap<String, AttributeValue>;
 pub struct Messages {
     client: Client,
     table: String,
+    retention: Duration,
 }
 
 /// A page of recent messages, newest first.
@@ -81,7 +83,13 @@ impl Messages {
         Self {
             client: Client::new(config),
             table,
+            retention: RETENTION,
         }
+    }
+
+    /// The same table, whose new messages are kept for so long.
+    pub fn with_retention(self, retention: Duration) -> Self {
+        Self { retention, ..self }
     }
 
     /// Stores a message, at the key it asks for or the first free one above
@@ -134,7 +142,7 @@ impl Messages {
         key: SortKey,
         placement: &mut Placement,
     ) -> Result<(), Error> {
-        let expires = now() + RETENTION.as_secs();
+        let expires = now() + self.retention.as_secs();
         let put = self
             .client
             .put_item()

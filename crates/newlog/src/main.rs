@@ -7,7 +7,8 @@ use logstream_core::{Gateway, Messages, config};
 async fn main() -> Result<(), Error> {
     lambda_runtime::tracing::init_default_subscriber();
     let aws = config::from_env().await;
-    let messages = Messages::new(&aws, config::variable(config::MESSAGES_TABLE)?);
+    let messages = Messages::new(&aws, config::variable(config::MESSAGES_TABLE)?)
+        .with_retention(config::days(config::RETENTION_DAYS)?);
     config::variable(config::GATEWAY_ENDPOINT)?;
     let gateway = Gateway::new(&aws);
     run(service_fn(async |event: LambdaEvent<_>| {
