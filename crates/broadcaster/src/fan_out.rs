@@ -1,329 +1,531 @@
-//! Delivering a site's messages to its connections, side by side.
+//! Sending a batch's messages to the connections of their sites.
+//!
+//! The rule: each connection gets its frames one after another, side by side
+//! with all other connections, and a frame that was delivered costs it
+//! nothing, however long that took. A frame that fails is tried again for
+//! 0.6 s; if the posts of most others go through meanwhile, the connection is
+//! closed, so that its client reconnects and catches up, and its row deleted.
+//! If most others fail too, nobody is closed: everything slows down, one ERROR
+//! is logged, and what is not delivered 5 s before the function's deadline is
+//! reported as failed. A connection that is gone (410) loses its row at once,
+//! unless it connected less than 2 s ago: then it is tried again for 0.3 s and
+//! left alone, because it may not be open yet.
+//!
+//! [`crate::blame`] says what "most others" means.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use logstream_core::gateway::Outcome;
-use logstream_core::{Connection, Connections, Gateway};
+use aws_sdk_apigatewaymanagement::primitives::Blob;
+use futures_util::future::join_all;
+use logstream_core::backoff::backoff;
+use logstream_core::management_api::Outcome;
+use logstream_core::{Connection, Connections, ManagementApi};
 use time::OffsetDateTime;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout_at};
+use tracing::Instrument as _;
 
-use crate::records::SiteRecords;
+use crate::blame::{Census, Failure, Others, Progress, Verdict};
+use crate::records::Record;
 
-/// Connections that are posted to at the same time, of all sites. At 10 ms a
+/// Posts that are in flight at the same time, to all connections. At 10 ms a
 /// post this is 6,400 frames/s, of the 10,000 requests/s that an account has
 /// for everything.
-const SIDE_BY_SIDE: usize = 64;
+pub const SIDE_BY_SIDE: usize = 64;
 
-/// What one connection may take for all messages of an invocation beyond
-/// what every connection takes: failed posts, the waits after them, and posts
-/// that are slower than those of others. With the ordinary posts of a batch
-/// and [`CLOSING`] it makes the second by which a client may delay the next
-/// message of the others.
-const SERVING: Duration = Duration::from_millis(600);
+/// How long one frame of a connection may fail, and how long the connection
+/// may wait between attempts in the whole batch. Together with [`CLOSING`] and
+/// [`FORGETTING`] this limits the delay one client can cause the others to
+/// about a second.
+const BUDGET: Duration = Duration::from_millis(600);
 
-/// A post that takes no longer is ordinary, and so is one of up to four times
-/// the mean of the other connections' posts: when all are slow, on a busy
-/// machine or a small function, no client is to blame, and to close them
-/// would help nobody.
-const ORDINARY: Duration = Duration::from_millis(30);
-
-/// What closing a connection may take.
+/// How long closing a connection may take.
 const CLOSING: Duration = Duration::from_millis(200);
 
+/// How long deleting a row may take. If it fails, the next message tries
+/// again.
+const FORGETTING: Duration = Duration::from_millis(200);
+
 /// `$connect` stores the row before the gateway has finished the handshake.
-/// For so long after it, a connection that is gone may only be not open yet.
-const HANDSHAKE: time::Duration = time::Duration::seconds(30);
+/// For this long afterwards a 410 may only mean that the connection is not
+/// open yet.
+const HANDSHAKE: Duration = Duration::from_secs(2);
 
-/// The first wait before a post is tried again; doubled with each, a random
-/// part of it is waited.
-const FIRST_BACKOFF: Duration = Duration::from_millis(40);
+/// How long a connection that may not be open yet is tried again.
+const OPENING: Duration = Duration::from_millis(300);
 
-/// The longest wait while single connections fail.
-const MAX_BACKOFF: Duration = Duration::from_millis(200);
+/// The waits between attempts, first and longest.
+const WAITS: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(100));
 
-/// The longest wait while the account is throttled.
-const MAX_BACKOFF_THROTTLED: Duration = Duration::from_secs(1);
+/// The same while the fault is shared.
+const SLOW_WAITS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_millis(500));
 
-/// Up to so many throttled connections are the clients' own fault, however
-/// few others there are: one client of three that does not read is a third.
-/// Closing so few is not the mass reconnect that must not happen.
-const MIN_THROTTLED: usize = 10;
+/// How long an answer is waited for while the fault is shared. Less than the
+/// SDK's own limit of 2 s.
+const SLOW_ANSWER: Duration = Duration::from_millis(1500);
 
-/// One invocation's deliveries.
-pub struct FanOut {
-    pub connections: Connections,
-    gateway: Gateway,
-    /// When to stop and report what is left.
-    end: Instant,
-    places: Semaphore,
-    /// Connections that were posted to.
-    tried: AtomicUsize,
-    /// Those of them whose last post was answered with 429, or not in time.
-    throttled: AtomicUsize,
-    /// Posts that were delivered, and what they took in microseconds.
-    delivered: AtomicU64,
-    delivered_micros: AtomicU64,
+/// A timer that fires this late tells that the machine was busy, not that the
+/// gateway was silent.
+const STALL: Duration = Duration::from_millis(100);
+
+/// Which connections have what of a batch that was reported as failed. Kept
+/// between invocations, so that the retry of a batch sends nothing twice. Lost
+/// with the function's environment; then frames are repeated.
+#[derive(Default)]
+pub struct Delivered(Mutex<HashMap<String, String>>);
+
+impl Delivered {
+    /// The sequence number of each connection's last frame, by its id.
+    fn take(&self) -> HashMap<String, String> {
+        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn keep(&self, last: HashMap<String, String>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = last;
+    }
 }
 
-/// How the service of one connection ended.
-enum Served {
-    /// It has all messages, or is no longer there, or was closed.
-    Settled,
-    /// It has not, from this one of the site's records on.
-    UndeliveredFrom(usize),
+/// The broadcast of one batch.
+pub struct FanOut {
+    connections: Connections,
+    management_api: ManagementApi,
+    records: Vec<Record>,
+    /// When to stop and report what is left.
+    end: Instant,
+    permits: Semaphore,
+    others: Others,
+    /// Whether it was logged that failures are nobody's own.
+    is_fault_logged: AtomicBool,
+    /// Connections that could be neither served nor closed.
+    not_closed: AtomicUsize,
+}
+
+/// A connection with what it is to get.
+struct Viewer {
+    id: String,
+    /// Until when a 410 may mean that it is not open yet.
+    young_until: Instant,
+    /// Places of its records in the batch, in stream order.
+    records: Vec<usize>,
+    /// How many of them it had from an earlier attempt of the batch.
+    skip: usize,
+}
+
+/// What became of a connection.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// It has everything.
+    Served,
+    /// It is not there, any more or yet.
+    Gone,
+    /// It was closed.
+    Closed,
+    /// It was left without some of its records.
+    Left,
+}
+
+/// A connection that was served, and how.
+struct Served {
+    viewer: Viewer,
+    /// How many of its records it has.
+    count: usize,
+    end: End,
 }
 
 impl FanOut {
-    pub fn new(connections: &Connections, gateway: &Gateway, end: Instant) -> Self {
-        Self {
+    pub fn new(
+        connections: &Connections,
+        management_api: &ManagementApi,
+        records: Vec<Record>,
+        end: Instant,
+    ) -> Arc<Self> {
+        Arc::new(Self {
             connections: connections.clone(),
-            gateway: gateway.clone(),
+            management_api: management_api.clone(),
+            records,
             end,
-            places: Semaphore::new(SIDE_BY_SIDE),
-            tried: AtomicUsize::new(0),
-            throttled: AtomicUsize::new(0),
-            delivered: AtomicU64::new(0),
-            delivered_micros: AtomicU64::new(0),
-        }
+            permits: Semaphore::new(SIDE_BY_SIDE),
+            others: Others::default(),
+            is_fault_logged: AtomicBool::new(false),
+            not_closed: AtomicUsize::new(0),
+        })
     }
 
-    /// Delivers a site's records to its connections, each in stream order.
-    /// Returns the first record that one of them was left without.
-    pub async fn deliver(
-        self: &Arc<Self>,
-        site: &Arc<SiteRecords>,
-        mut connections: Vec<Connection>,
-    ) -> Option<usize> {
-        // If time runs out, a retry does not leave the same ones until last.
-        fastrand::shuffle(&mut connections);
+    /// Sends the records to the connections of their sites. Returns the
+    /// sequence numbers of those from which on some connection was left
+    /// without, and remembers in `delivered` who has what.
+    pub async fn broadcast(self: Arc<Self>, delivered: &Delivered) -> BTreeSet<String> {
+        let started = Instant::now();
+        let (viewers, unread) = self.viewers(&delivered.take()).await;
+        let served = self.serve_all(viewers).await;
+        self.log(&served, started);
+
+        let left = served.iter().filter(|served| served.end == End::Left);
+        let left = left.filter_map(|served| served.viewer.records.get(served.count).copied());
+        let undelivered: BTreeSet<usize> = left.chain(unread).collect();
+        if !undelivered.is_empty() {
+            let last = served.into_iter().filter_map(|served| {
+                let last = served.count.checked_sub(1)?;
+                let record = self.records.get(*served.viewer.records.get(last)?)?;
+                Some((served.viewer.id, record.sequence_number.clone()))
+            });
+            delivered.keep(last.collect());
+        }
+        let records = undelivered.iter().filter_map(|place| self.records.get(*place));
+        records.map(|record| record.sequence_number.clone()).collect()
+    }
+
+    /// Reads the connections of all sites. Returns them with their records,
+    /// and the first record of each site whose connections cannot be read.
+    async fn viewers(&self, delivered: &HashMap<String, String>) -> (Vec<Viewer>, Vec<usize>) {
+        let mut sites = BTreeMap::<&str, Vec<usize>>::new();
+        for (place, record) in self.records.iter().enumerate() {
+            sites.entry(&record.site).or_default().push(place);
+        }
+        let reads = sites.iter().map(|(site, places)| async move {
+            (site, places, self.connections.of_site(site).await)
+        });
+        let mut viewers = HashMap::<String, Viewer>::new();
+        let mut unread = Vec::new();
+        for (site, places, connections) in join_all(reads).await {
+            match connections {
+                Ok(connections) => {
+                    for connection in connections {
+                        let young_until = young_until(&connection);
+                        let viewer = viewers.entry(connection.id).or_insert_with_key(|id| Viewer {
+                            id: id.clone(),
+                            young_until,
+                            records: Vec::new(),
+                            skip: 0,
+                        });
+                        viewer.records.extend(places);
+                    }
+                }
+                Err(error) => {
+                    tracing::error_span!("site", site).in_scope(|| error.log());
+                    unread.extend(places.first());
+                }
+            }
+        }
+        let mut viewers: Vec<_> = viewers.into_values().collect();
+        for viewer in &mut viewers {
+            // A connection that watches several sites gets their messages in
+            // the order of the stream.
+            viewer.records.sort_unstable();
+            if let Some(last) = delivered.get(&viewer.id) {
+                let had = viewer.records.iter().position(|place| {
+                    let record = self.records.get(*place);
+                    record.is_some_and(|record| record.sequence_number == *last)
+                });
+                viewer.skip = had.map_or(0, |place| place + 1);
+            }
+        }
+        (viewers, unread)
+    }
+
+    async fn serve_all(self: &Arc<Self>, mut viewers: Vec<Viewer>) -> Vec<Served> {
+        // So that, when time runs out, a retry does not starve the same
+        // connections again.
+        fastrand::shuffle(&mut viewers);
         // A task each: one future for all of them would be polled as a whole
         // and hold up its own timers.
         let mut serving = JoinSet::new();
-        for connection in connections {
-            let (fan_out, site) = (self.clone(), site.clone());
-            serving.spawn(async move { fan_out.serve(&site, &connection).await });
+        for viewer in viewers {
+            let fan_out = self.clone();
+            let serve = async move { fan_out.serve(viewer).await };
+            serving.spawn(serve.in_current_span());
         }
-        let served = serving.join_all().await;
-        served
-            .into_iter()
-            .filter_map(|served| match served {
-                Served::Settled => None,
-                Served::UndeliveredFrom(index) => Some(index),
-            })
-            .min()
+        serving.join_all().await
     }
 
-    async fn serve(&self, site: &SiteRecords, connection: &Connection) -> Served {
-        // Never closed, so there is always a permit to wait for.
-        let Ok(_place) = self.places.acquire().await else {
-            return Served::UndeliveredFrom(0);
-        };
-        if Instant::now() >= self.end {
-            return Served::UndeliveredFrom(0);
+    async fn serve(&self, viewer: Viewer) -> Served {
+        let mut attempts = Attempts::new(self, &viewer);
+        let mut count = viewer.skip;
+        let mut end = End::Served;
+        for place in viewer.records.iter().skip(viewer.skip) {
+            let Some(record) = self.records.get(*place) else { continue };
+            end = attempts.deliver(record).await;
+            if end != End::Served {
+                break;
+            }
+            count += 1;
         }
-        self.tried.fetch_add(1, Ordering::Relaxed);
-        let mut pace = Pace::new(self);
-        pace.hold_back().await;
+        if matches!(end, End::Gone | End::Closed) {
+            attempts.progress.settled();
+        }
+        drop(attempts);
+        Served { viewer, count, end }
+    }
 
-        for (index, record) in site.records.iter().enumerate() {
-            loop {
-                let started = Instant::now();
-                let post = self.gateway.post(&connection.id, record.frame.clone());
-                // A post that timed out counts as not delivered.
-                let post = timeout_at(pace.limit(), post).await;
-                pace.note(post.as_ref().ok(), started.elapsed());
-                let outcome = post.unwrap_or_else(|_| Outcome::Failed("timed out".to_owned()));
-                match outcome {
-                    Outcome::Done => break,
-                    Outcome::Gone if !is_young(connection) => {
-                        self.forget(site, connection).await;
-                        return Served::Settled;
-                    }
-                    Outcome::Gone | Outcome::Throttled | Outcome::Failed(_) => {}
+    /// Posts a frame; `None` if no answer came within `patience`.
+    async fn post(&self, id: &str, frame: Blob, patience: Duration) -> Option<Outcome> {
+        let mut post = pin!(self.management_api.post(id, frame));
+        let mut limit = (Instant::now() + patience).min(self.end);
+        loop {
+            match timeout_at(limit, &mut post).await {
+                Ok(outcome) => return Some(outcome),
+                Err(_) if limit < self.end && limit.elapsed() >= STALL => {
+                    limit = (Instant::now() + STALL).min(self.end);
                 }
-                match (pace.wait().await, outcome) {
-                    (Wait::TryAgain, _) => {}
-                    (Wait::InvocationEnds, _) => return Served::UndeliveredFrom(index),
-                    // Not open yet. Its client fetches recent-logs once it is.
-                    (Wait::GiveUp, Outcome::Gone) => return Served::Settled,
-                    (Wait::GiveUp, outcome) => {
-                        return self.close(site, connection, index, &outcome).await;
-                    }
-                }
+                Err(_) => return None,
             }
         }
-        Served::Settled
     }
 
-    /// Closes a connection that cannot be served, so that its client
-    /// reconnects and catches up, and only then forgets it: a client is never
-    /// left connected with a hole in its stream.
-    async fn close(
-        &self,
-        site: &SiteRecords,
-        connection: &Connection,
-        index: usize,
-        reason: &Outcome,
-    ) -> Served {
-        let close = self.gateway.close(&connection.id);
+    /// Closes a connection that cannot be served, and only then forgets it: a
+    /// client is never left connected with a hole in its stream.
+    async fn close(&self, viewer: &Viewer, reason: &Failure) -> End {
+        let close = self.management_api.close(&viewer.id);
+        let site = self.site_of(viewer);
         match timeout_at(Instant::now() + CLOSING, close).await {
             Ok(Outcome::Done | Outcome::Gone) => {
-                tracing::warn!(
-                    connection_id = connection.id,
-                    ?reason,
-                    "connection closed, it could not be served"
-                );
-                self.forget(site, connection).await;
-                Served::Settled
+                let connection_id = &viewer.id;
+                tracing::warn!(site, connection_id, ?reason, "connection closed");
+                self.forget(viewer).await;
+                End::Closed
             }
             outcome => {
-                tracing::error!(
-                    connection_id = connection.id,
-                    ?reason,
-                    ?outcome,
-                    "connection could be neither served nor closed"
-                );
-                Served::UndeliveredFrom(index)
+                // One line for all of them: when closing fails, it fails often.
+                if self.not_closed.fetch_add(1, Ordering::Relaxed) == 0 {
+                    let connection_id = &viewer.id;
+                    tracing::error!(
+                        site,
+                        connection_id,
+                        ?reason,
+                        ?outcome,
+                        "connection can be neither served nor closed, others may follow"
+                    );
+                }
+                End::Left
             }
         }
     }
 
-    /// Deletes the connection's row of this site. If that fails the row is
-    /// met again with the next message.
-    async fn forget(&self, site: &SiteRecords, connection: &Connection) {
-        if let Err(error) = self.connections.remove(&site.site, &connection.id).await {
-            error.log();
+    /// Deletes the connection's rows of the batch's sites.
+    async fn forget(&self, viewer: &Viewer) {
+        let removes = self.sites_of(viewer).into_iter().map(|site| async move {
+            let remove = self.connections.remove(site, &viewer.id);
+            match timeout_at(Instant::now() + FORGETTING, remove).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::error_span!("site", site).in_scope(|| error.log()),
+                // The next message tries again.
+                Err(_) => tracing::warn!(site, connection_id = viewer.id, "row not deleted in time"),
+            }
+        });
+        join_all(removes).await;
+    }
+
+    /// Logs once that failures are nobody's own.
+    fn log_fault(&self, viewer: &Viewer, reason: &Failure, census: Census) {
+        if !self.is_fault_logged.swap(true, Ordering::Relaxed) {
+            tracing::error!(
+                site = self.site_of(viewer),
+                ?reason,
+                others_served = census.served,
+                others_retried = census.retried,
+                others_failing = census.failing,
+                "posts fail through no fault of their connections, none is closed"
+            );
         }
     }
 
-    /// Whether it is the account that is throttled and not single clients:
-    /// more than a tenth of the connections get 429 at the moment.
-    fn is_account_throttled(&self) -> bool {
-        let throttled = self.throttled.load(Ordering::Relaxed);
-        throttled > MIN_THROTTLED && throttled * 10 > self.tried.load(Ordering::Relaxed)
+    /// Logs what became of the batch, a line for each site.
+    fn log(&self, served: &[Served], started: Instant) {
+        #[derive(Default)]
+        struct Counts {
+            connections: usize,
+            frames: usize,
+            gone: usize,
+            closed: usize,
+            left: usize,
+        }
+        let mut sites = BTreeMap::<&str, Counts>::new();
+        for record in &self.records {
+            sites.entry(&record.site).or_default();
+        }
+        for Served { viewer, count, end } in served {
+            let had = viewer.records.iter().take(*count).skip(viewer.skip);
+            for record in had.filter_map(|place| self.records.get(*place)) {
+                sites.entry(&record.site).or_default().frames += 1;
+            }
+            for site in self.sites_of(viewer) {
+                let counts = sites.entry(site).or_default();
+                counts.connections += 1;
+                match end {
+                    End::Served => {}
+                    End::Gone => counts.gone += 1,
+                    End::Closed => counts.closed += 1,
+                    End::Left => counts.left += 1,
+                }
+            }
+        }
+        let milliseconds = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        for (site, counts) in sites {
+            let Counts {
+                connections,
+                frames,
+                gone,
+                closed,
+                left,
+            } = counts;
+            tracing::info!(
+                site, connections, frames, gone, closed, left, milliseconds, "broadcast"
+            );
+        }
+    }
+
+    /// The sites of a connection's records.
+    fn sites_of<'a>(&'a self, viewer: &Viewer) -> BTreeSet<&'a str> {
+        let records = viewer.records.iter();
+        records
+            .filter_map(|place| Some(&*self.records.get(*place)?.site))
+            .collect()
+    }
+
+    /// One of them, for the log.
+    fn site_of(&self, viewer: &Viewer) -> Option<&str> {
+        self.sites_of(viewer).first().copied()
     }
 }
 
-fn is_young(connection: &Connection) -> bool {
-    connection
-        .started
-        .is_some_and(|started| OffsetDateTime::now_utc() - started < HANDSHAKE)
-}
-
-/// What comes after a post that failed.
-enum Wait {
-    /// The next try.
-    TryAgain,
-    /// The connection has used up its time.
-    GiveUp,
-    /// The invocation has.
-    InvocationEnds,
-}
-
-/// One connection's time: when to give it up, and how long to wait.
-struct Pace<'a> {
+/// Delivering to one connection.
+struct Attempts<'a> {
     fan_out: &'a FanOut,
-    /// What it has used of [`SERVING`].
-    spent: Duration,
-    backoff: Duration,
-    is_throttled: bool,
-    delivered: u64,
-    delivered_micros: u64,
+    viewer: &'a Viewer,
+    progress: Arc<Progress>,
+    has_joined: bool,
+    /// What it has waited between attempts.
+    waited: Duration,
+    /// When a connection that may not be open yet is left alone.
+    opening_until: Option<Instant>,
+    /// Whether a failure was found to be shared.
+    is_slow: bool,
 }
 
-impl<'a> Pace<'a> {
-    fn new(fan_out: &'a FanOut) -> Self {
+impl<'a> Attempts<'a> {
+    fn new(fan_out: &'a FanOut, viewer: &'a Viewer) -> Self {
         Self {
             fan_out,
-            spent: Duration::ZERO,
-            backoff: FIRST_BACKOFF,
-            is_throttled: false,
-            delivered: 0,
-            delivered_micros: 0,
+            viewer,
+            progress: Arc::default(),
+            has_joined: false,
+            waited: Duration::ZERO,
+            opening_until: None,
+            is_slow: false,
         }
     }
 
-    /// Slows down a connection's first post while the account is throttled.
-    async fn hold_back(&self) {
-        if self.fan_out.is_account_throttled() {
-            let until = Instant::now() + MAX_BACKOFF_THROTTLED.mul_f64(fastrand::f64());
-            sleep_until(until.min(self.fan_out.end)).await;
-        }
-    }
-
-    /// When a post that starts now is given up.
-    fn limit(&self) -> Instant {
-        let ordinary = self.ordinary();
-        (Instant::now() + ordinary + SERVING.saturating_sub(self.spent)).min(self.fan_out.end)
-    }
-
-    /// What a post may take without being charged.
-    fn ordinary(&self) -> Duration {
-        let posts = self.fan_out.delivered.load(Ordering::Relaxed);
-        let posts = posts.saturating_sub(self.delivered);
-        let micros = self.fan_out.delivered_micros.load(Ordering::Relaxed);
-        let micros = micros.saturating_sub(self.delivered_micros);
-        let mean = micros.checked_div(posts).unwrap_or(0);
-        Duration::from_micros(4 * mean).max(ORDINARY)
-    }
-
-    /// Keeps account of a post. `None`: it timed out, which, when it happens
-    /// to many, is no client's fault either.
-    fn note(&mut self, outcome: Option<&Outcome>, took: Duration) {
-        let is_throttled = matches!(outcome, None | Some(Outcome::Throttled));
-        if is_throttled != self.is_throttled {
-            self.is_throttled = is_throttled;
-            if is_throttled {
-                self.fan_out.throttled.fetch_add(1, Ordering::Relaxed);
+    /// Delivers one record.
+    async fn deliver(&mut self, record: &Record) -> End {
+        let FanOut { end, permits, .. } = self.fan_out;
+        let mut waits = None;
+        // How long this record has failed.
+        let mut failed_for = Duration::ZERO;
+        let mut is_retry = false;
+        loop {
+            let Ok(Ok(permit)) = timeout_at(*end, permits.acquire()).await else {
+                return End::Left;
+            };
+            if Instant::now() >= *end {
+                return End::Left;
+            }
+            if !self.has_joined {
+                self.fan_out.others.join(&self.progress);
+                self.has_joined = true;
+            }
+            self.progress.posting();
+            let started = Instant::now();
+            let patience = if self.is_slow {
+                SLOW_ANSWER
             } else {
-                self.fan_out.throttled.fetch_sub(1, Ordering::Relaxed);
+                BUDGET.saturating_sub(failed_for)
+            };
+            let frame = record.frame.clone();
+            let outcome = self.fan_out.post(&self.viewer.id, frame, patience).await;
+            drop(permit);
+            if outcome == Some(Outcome::Done) {
+                self.progress.delivered(is_retry);
+                return End::Served;
             }
-        }
-        if let Some(Outcome::Done) = outcome {
-            self.spent += took.saturating_sub(self.ordinary());
-            self.backoff = FIRST_BACKOFF;
-            let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-            self.delivered += 1;
-            self.delivered_micros += micros;
-            self.fan_out.delivered.fetch_add(1, Ordering::Relaxed);
-            self.fan_out
-                .delivered_micros
-                .fetch_add(micros, Ordering::Relaxed);
-        } else {
-            self.spent += took;
+            let wait = waits.get_or_insert_with(|| self.waits()).next();
+            let wait = wait.unwrap_or_default();
+            let failure = match outcome {
+                Some(Outcome::Gone) => match self.gone(wait).await {
+                    Some(end) => return end,
+                    None => continue,
+                },
+                Some(outcome) => Failure::Answer(outcome),
+                None => Failure::NoAnswer,
+            };
+            self.progress.failed();
+            is_retry = true;
+            failed_for += started.elapsed();
+
+            if failed_for + wait >= BUDGET || self.waited + wait >= BUDGET {
+                let census = self.fan_out.others.census(&self.progress);
+                match census.verdict(&failure) {
+                    Verdict::Own => return self.fan_out.close(self.viewer, &failure).await,
+                    Verdict::Left => {
+                        self.fan_out.log_fault(self.viewer, &failure, census);
+                        return End::Left;
+                    }
+                    Verdict::Shared => {
+                        self.fan_out.log_fault(self.viewer, &failure, census);
+                        self.is_slow = true;
+                        self.waited = Duration::ZERO;
+                        failed_for = Duration::ZERO;
+                        waits = None;
+                    }
+                }
+            }
+            let until = Instant::now() + wait;
+            if until >= *end {
+                return End::Left;
+            }
+            self.waited += wait;
+            failed_for += wait;
+            sleep_until(until).await;
         }
     }
 
-    /// Waits before the next try, if there is time for one.
-    async fn wait(&mut self) -> Wait {
-        let is_account = self.fan_out.is_account_throttled();
-        let longest = if is_account {
-            // What the account's throttling takes is not the client's fault.
-            self.spent = Duration::ZERO;
-            MAX_BACKOFF_THROTTLED
-        } else {
-            MAX_BACKOFF
-        };
-        let pause = self
-            .backoff
-            .min(longest)
-            .mul_f64(0.5 + fastrand::f64() / 2.0);
-        self.backoff = (self.backoff * 2).min(longest);
-        let until = Instant::now() + pause;
-        if until >= self.fan_out.end {
-            return Wait::InvocationEnds;
+    /// What a 410 means: the end of the connection, or another attempt after
+    /// a wait.
+    async fn gone(&mut self, wait: Duration) -> Option<End> {
+        self.progress.settled();
+        let now = Instant::now();
+        if now >= self.viewer.young_until {
+            self.fan_out.forget(self.viewer).await;
+            return Some(End::Gone);
         }
-        if !is_account {
-            self.spent += pause;
-            if self.spent >= SERVING {
-                return Wait::GiveUp;
-            }
+        let until = *self.opening_until.get_or_insert(now + OPENING);
+        if now + wait >= until {
+            // Its client fetches recent-logs once it is open.
+            return Some(End::Gone);
         }
-        sleep_until(until).await;
-        Wait::TryAgain
+        sleep_until(now + wait).await;
+        None
+    }
+
+    fn waits(&self) -> impl Iterator<Item = Duration> + use<> {
+        let (first, longest) = if self.is_slow { SLOW_WAITS } else { WAITS };
+        backoff(first, longest)
     }
 }
+
+/// Until when a 410 may mean that the connection is not open yet.
+fn young_until(connection: &Connection) -> Instant {
+    let age = connection
+        .started
+        .map(|started| OffsetDateTime::now_utc() - started);
+    // A clock that was set back shows an age below zero.
+    let age = age.map_or(HANDSHAKE, |age| age.try_into().unwrap_or_default());
+    Instant::now() + HANDSHAKE.saturating_sub(age)
+}
+
+#[cfg(test)]
+mod tests;

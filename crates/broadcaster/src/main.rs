@@ -1,17 +1,20 @@
-//! The function's binary: clients once, then one event after the other.
+//! Lambda entry point: creates the clients once, then handles one batch at a
+//! time.
 
+use broadcaster::Delivered;
 use lambda_runtime::{Error, LambdaEvent, run, service_fn};
-use logstream_core::{Connections, Gateway, config};
+use logstream_core::{Connections, ManagementApi, config};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
     lambda_runtime::tracing::init_default_subscriber();
     let aws = config::from_env().await;
-    let connections = Connections::new(&aws, config::variable(config::CONNECTIONS_TABLE)?);
-    config::variable(config::GATEWAY_ENDPOINT)?;
-    let gateway = Gateway::new(&aws);
+    let connections = Connections::from_env(&aws)?;
+    let management_api = ManagementApi::from_env(&aws)?;
+    let delivered = Delivered::default();
     run(service_fn(async |event: LambdaEvent<_>| {
-        Ok::<_, Error>(broadcaster::handle(&connections, &gateway, event).await)
+        let response = broadcaster::handle(&connections, &management_api, &delivered, event);
+        Ok::<_, Error>(response.await)
     }))
     .await
 }

@@ -1,5 +1,8 @@
 //! Reading the records of a batch.
 
+use std::collections::HashSet;
+use std::sync::Arc;
+
 use aws_lambda_events::dynamodb::EventRecord;
 use aws_sdk_apigatewaymanagement::primitives::Blob;
 use logstream_core::message::MAX_FRAME_BYTES;
@@ -7,8 +10,9 @@ use logstream_core::messages;
 use serde::Deserialize;
 use serde_json::Value;
 
-/// The event of a DynamoDB stream. The records are read one by one: a single
-/// one of an unknown shape must not fail the batch, and with it the stream.
+/// The event of a DynamoDB stream. The records are read one by one, because a
+/// single record of an unknown shape must not fail the batch, and with it the
+/// stream.
 #[derive(Deserialize, Default)]
 pub struct StreamEvent {
     /// The records in the order of the stream.
@@ -16,51 +20,38 @@ pub struct StreamEvent {
     pub records: Vec<Value>,
 }
 
-/// The new messages of one site, in stream order.
-pub struct SiteRecords {
-    pub site: String,
-    pub records: Vec<Record>,
-}
-
 /// A new message.
 pub struct Record {
+    /// Shared by all records of the site.
+    pub site: Arc<str>,
     pub sequence_number: String,
     /// The frame, the same for every client.
     pub frame: Blob,
 }
 
-/// Groups the new messages of a batch by site. What is no INSERT is passed
-/// over; what cannot be read is logged and skipped.
-pub fn by_site(event: StreamEvent) -> Vec<SiteRecords> {
-    let mut sites: Vec<SiteRecords> = Vec::new();
+/// The new messages of a batch, in stream order. Anything but an INSERT is
+/// passed over. A record that cannot be read is logged and skipped.
+pub fn new_messages(event: StreamEvent) -> Vec<Record> {
+    let mut sites = HashSet::new();
+    let mut records = Vec::with_capacity(event.records.len());
     for record in event.records {
         // The mapping filters too, but not in every place that runs this.
         if record.get("eventName").and_then(Value::as_str) != Some("INSERT") {
             continue;
         }
-        let event_id = record
-            .get("eventID")
-            .and_then(Value::as_str)
-            .map(str::to_owned);
-        let (site, record) = match read(record) {
-            Ok(message) => message,
+        let event_id = record.get("eventID").and_then(Value::as_str);
+        let event_id = event_id.map(str::to_owned);
+        match read(record, &mut sites) {
+            Ok(record) => records.push(record),
             Err(cause) => {
                 tracing::error!(event_id, cause, "stream record cannot be read, skipped");
-                continue;
             }
-        };
-        match sites.iter_mut().find(|known| known.site == site) {
-            Some(known) => known.records.push(record),
-            None => sites.push(SiteRecords {
-                site,
-                records: vec![record],
-            }),
         }
     }
-    sites
+    records
 }
 
-fn read(record: Value) -> Result<(String, Record), &'static str> {
+fn read(record: Value, sites: &mut HashSet<Arc<str>>) -> Result<Record, &'static str> {
     let record: EventRecord =
         serde_json::from_value(record).map_err(|_| "it is not the shape of a record")?;
     let sequence_number = record
@@ -73,9 +64,17 @@ fn read(record: Value) -> Result<(String, Record), &'static str> {
     if frame.len() > MAX_FRAME_BYTES {
         return Err("its frame is larger than API Gateway's limit");
     }
-    let record = Record {
+    let site = match sites.get(message.site.as_str()) {
+        Some(site) => site.clone(),
+        None => {
+            let site: Arc<str> = message.site.into();
+            sites.insert(site.clone());
+            site
+        }
+    };
+    Ok(Record {
+        site,
         sequence_number,
         frame: Blob::new(frame),
-    };
-    Ok((message.site, record))
+    })
 }

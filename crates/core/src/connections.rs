@@ -13,8 +13,12 @@ use time::macros::format_description;
 use time::{OffsetDateTime, PrimitiveDateTime};
 
 use crate::Error;
+use crate::config::{self, ConfigError};
 use crate::messages::now;
 use crate::table::{Key, TableDefinition};
+
+/// The environment variable with the table's name.
+const TABLE_VARIABLE: &str = "CONNECTIONS_TABLE";
 
 /// Partition key: the site that the connection watches.
 const SITE: &str = "site";
@@ -78,6 +82,14 @@ impl Connections {
             client: Client::new(config),
             table,
         }
+    }
+
+    /// The table that the function's environment names.
+    ///
+    /// # Errors
+    /// [`ConfigError`] when the variable is not set.
+    pub fn from_env(config: &SdkConfig) -> Result<Self, ConfigError> {
+        Ok(Self::new(config, config::variable(TABLE_VARIABLE)?))
     }
 
     /// Stores a connection to a site.

@@ -2,11 +2,11 @@
 
 use std::error::Error as StdError;
 
-use aws_lambda_events::apigw::{ApiGatewayProxyResponse, ApiGatewayV2httpResponse};
-use aws_lambda_events::encodings::Body;
-use aws_lambda_events::http::HeaderValue;
+use lambda_http::http::header::RETRY_AFTER;
+use lambda_http::http::{HeaderValue, StatusCode};
+use lambda_http::{Body, Response};
 
-use crate::http;
+use crate::api_gateway::json;
 
 /// Why a request was not carried out.
 #[derive(Debug, thiserror::Error)]
@@ -41,43 +41,31 @@ impl Error {
     }
 
     /// The HTTP status code.
-    pub fn status(&self) -> u16 {
+    pub fn status(&self) -> StatusCode {
         match self {
-            Self::Invalid(_) => 400,
-            Self::TooLarge(_) => 413,
-            Self::Unavailable { .. } => 503,
+            Self::Invalid(_) => StatusCode::BAD_REQUEST,
+            Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Unavailable { .. } => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 
-    /// Logs what is our own fault, as an error, which an alarm counts. A
-    /// caller's mistake is not logged. Call it once, where the error ends.
+    /// Logs our own faults at ERROR, which the alarm counts. A caller's mistake
+    /// is not logged. Call it once, where the error ends.
     pub fn log(&self) {
         if let Self::Unavailable { operation, cause } = self {
             tracing::error!(operation, cause, "request failed");
         }
     }
 
-    /// Logs the error and turns it into the answer of an HTTP function:
-    /// `{"message": "…"}`.
-    pub fn into_http(self) -> ApiGatewayV2httpResponse {
+    /// Logs the error and turns it into a response: `{"message": "…"}`. As the
+    /// response of `$connect` it refuses the handshake.
+    pub fn into_response(self) -> Response<Body> {
         self.log();
-        let mut response = http::json(self.status(), &ErrorBody::from(&self));
+        let mut response = json(self.status(), &ErrorBody::from(&self));
         if matches!(self, Self::Unavailable { .. }) {
-            response
-                .headers
-                .insert("retry-after", HeaderValue::from_static("1"));
+            let one_second = HeaderValue::from_static("1");
+            response.headers_mut().insert(RETRY_AFTER, one_second);
         }
-        response
-    }
-
-    /// Logs the error and turns it into the answer of `$connect`, which
-    /// refuses the handshake with it.
-    pub fn into_handshake(self) -> ApiGatewayProxyResponse {
-        self.log();
-        let body = serde_json::to_string(&ErrorBody::from(&self)).unwrap_or_default();
-        let mut response = http::websocket(self.status(), Some(Body::Text(body)));
-        let json = HeaderValue::from_static("application/json");
-        response.headers.insert("content-type", json);
         response
     }
 }

@@ -1,15 +1,21 @@
 //! What the functions share: the wire types, the two tables, posting to a
 //! connection, and the one mapping from an error to a response.
 //!
-//! Every function and the local server use these same types. What differs
-//! between AWS and one machine is the endpoints inside the [`aws_config::SdkConfig`],
-//! nothing else.
+//! Every function and the local server use these same types. Only the
+//! endpoints inside the [`aws_config::SdkConfig`] differ between AWS and one
+//! machine.
 
+// cargo-lambda's own profile would abort.
+#[cfg(not(panic = "unwind"))]
+compile_error!("a panic must cost one event, not the process: build with panic = \"unwind\"");
+
+pub mod api_gateway;
+pub mod backoff;
 pub mod config;
 pub mod connections;
 pub mod error;
-pub mod gateway;
-pub mod http;
+pub mod lambda;
+pub mod management_api;
 pub mod message;
 pub mod messages;
 pub mod placement;
@@ -18,7 +24,7 @@ pub mod table;
 
 pub use connections::{Connection, Connections};
 pub use error::Error;
-pub use gateway::Gateway;
+pub use management_api::ManagementApi;
 pub use message::{Level, Message, NewMessage};
 pub use messages::Messages;
 pub use sort_key::SortKey;

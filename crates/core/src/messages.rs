@@ -12,9 +12,15 @@ use aws_sdk_dynamodb::types::{
 };
 use tokio::time::{Instant, sleep, timeout_at};
 
+use crate::config::{self, ConfigError};
 use crate::placement::{Placement, Step};
 use crate::table::{Key, TableDefinition};
 use crate::{Error, Level, Message, NewMessage, SortKey};
+
+/// The environment variable with the table's name.
+const TABLE_VARIABLE: &str = "MESSAGES_TABLE";
+/// The environment variable with the days for which messages are kept.
+const RETENTION_VARIABLE: &str = "RETENTION_DAYS";
 
 /// Partition key: the site as sent.
 const SITE: &str = "site";
@@ -87,9 +93,22 @@ impl Messages {
         }
     }
 
-    /// The same table, whose new messages are kept for so long.
-    pub fn with_retention(self, retention: Duration) -> Self {
-        Self { retention, ..self }
+    /// The table that the function's environment names.
+    ///
+    /// # Errors
+    /// [`ConfigError`] when the variable is not set.
+    pub fn from_env(config: &SdkConfig) -> Result<Self, ConfigError> {
+        Ok(Self::new(config, config::variable(TABLE_VARIABLE)?))
+    }
+
+    /// The same table, whose new messages are kept for as many days as the
+    /// function's environment says.
+    ///
+    /// # Errors
+    /// [`ConfigError`] when the variable is not set or not a number of days.
+    pub fn with_retention_from_env(self) -> Result<Self, ConfigError> {
+        let retention = config::days(RETENTION_VARIABLE)?;
+        Ok(Self { retention, ..self })
     }
 
     /// Stores a message, at the key it asks for or the first free one above

@@ -1,20 +1,17 @@
 //! `$default`: a frame whose action is unknown or missing, or that is not
 //! JSON.
 
-use aws_lambda_events::apigw::{ApiGatewayProxyResponse, ApiGatewayWebsocketProxyRequest};
-use logstream_core::Gateway;
-use logstream_core::http::{body, websocket};
+use lambda_http::http::StatusCode;
+use lambda_http::{Body, Request, Response};
+use logstream_core::ManagementApi;
+use logstream_core::api_gateway::{connection_id, empty};
 use logstream_core::message::error_frame;
 
 /// Tells the sender, and nobody else, that its action is not recognised.
-pub async fn handle(
-    gateway: &Gateway,
-    event: ApiGatewayWebsocketProxyRequest,
-) -> ApiGatewayProxyResponse {
-    if let Some(connection_id) = event.request_context.connection_id {
-        let sent = body(event.body.as_deref(), event.is_base64_encoded).unwrap_or_default();
-        let frame = error_frame(&sent, "Unrecognized WebSocket action.");
-        gateway.answer(&connection_id, frame).await;
+pub async fn handle(management_api: &ManagementApi, request: Request) -> Response<Body> {
+    if let Some(connection_id) = connection_id(&request) {
+        let frame = error_frame(request.body(), "Unrecognized WebSocket action.");
+        management_api.answer(connection_id, frame).await;
     }
-    websocket(200, None)
+    empty(StatusCode::OK)
 }

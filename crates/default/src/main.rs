@@ -1,16 +1,13 @@
-//! The function's binary: clients once, then one event after the other.
+//! Lambda entry point: creates the clients once, then handles one event at a
+//! time.
 
-use lambda_runtime::{Error, LambdaEvent, run, service_fn};
-use logstream_core::{Gateway, config};
+use lambda_http::Error;
+use logstream_core::{ManagementApi, config, lambda};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
     lambda_runtime::tracing::init_default_subscriber();
     let aws = config::from_env().await;
-    config::variable(config::GATEWAY_ENDPOINT)?;
-    let gateway = Gateway::new(&aws);
-    run(service_fn(async |event: LambdaEvent<_>| {
-        Ok::<_, Error>(default::handle(&gateway, event.payload).await)
-    }))
-    .await
+    let management_api = ManagementApi::from_env(&aws)?;
+    lambda::run(|request| default::handle(&management_api, request)).await
 }

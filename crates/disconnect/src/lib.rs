@@ -1,24 +1,23 @@
 //! `$disconnect`: forgets the connection.
 
-use aws_lambda_events::apigw::{ApiGatewayProxyResponse, ApiGatewayWebsocketProxyRequest};
-use aws_lambda_events::encodings::Body;
+use lambda_http::http::StatusCode;
+use lambda_http::{Body, Request, Response};
 use logstream_core::Connections;
-use logstream_core::http::websocket;
+use logstream_core::api_gateway::{connection_id, with_body};
 
-/// Deletes every row of the connection; 200 also for one that is unknown.
-/// When the table is away: 503, which nobody sees but the log, and the rows
-/// are left for their expiry or for the broadcaster.
-pub async fn handle(
-    connections: &Connections,
-    event: ApiGatewayWebsocketProxyRequest,
-) -> ApiGatewayProxyResponse {
-    if let Some(id) = event
-        .request_context
-        .connection_id
-        .filter(|id| !id.is_empty())
-        && let Err(error) = connections.remove_all(&id).await
+/// Deletes every row of the connection, and answers 200 even if there is
+/// none. When the table cannot be reached the answer is 503, which only the
+/// log shows; the rows stay until they expire or the broadcaster finds that
+/// the connection is gone.
+pub async fn handle(connections: &Connections, request: Request) -> Response<Body> {
+    if let Some(id) = connection_id(&request).filter(|id| !id.is_empty())
+        && let Err(error) = connections.remove_all(id).await
     {
-        return error.into_handshake();
+        return error.into_response();
     }
-    websocket(200, Some(Body::Text("Disconnect successful.".to_owned())))
+    with_body(
+        StatusCode::OK,
+        "text/plain",
+        "Disconnect successful.".to_owned(),
+    )
 }

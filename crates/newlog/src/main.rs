@@ -1,18 +1,14 @@
-//! The function's binary: clients once, then one event after the other.
+//! Lambda entry point: creates the clients once, then handles one event at a
+//! time.
 
-use lambda_runtime::{Error, LambdaEvent, run, service_fn};
-use logstream_core::{Gateway, Messages, config};
+use lambda_http::Error;
+use logstream_core::{ManagementApi, Messages, config, lambda};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
     lambda_runtime::tracing::init_default_subscriber();
     let aws = config::from_env().await;
-    let messages = Messages::new(&aws, config::variable(config::MESSAGES_TABLE)?)
-        .with_retention(config::days(config::RETENTION_DAYS)?);
-    config::variable(config::GATEWAY_ENDPOINT)?;
-    let gateway = Gateway::new(&aws);
-    run(service_fn(async |event: LambdaEvent<_>| {
-        Ok::<_, Error>(newlog::handle(&messages, &gateway, event.payload).await)
-    }))
-    .await
+    let messages = Messages::from_env(&aws)?.with_retention_from_env()?;
+    let management_api = ManagementApi::from_env(&aws)?;
+    lambda::run(|request| newlog::handle(&messages, &management_api, request)).await
 }

@@ -1,7 +1,8 @@
 //! `GET /onlineusers`: who is connected to a site.
 
-use aws_lambda_events::apigw::{ApiGatewayV2httpRequest, ApiGatewayV2httpResponse};
-use logstream_core::http::{Query, json};
+use lambda_http::http::StatusCode;
+use lambda_http::{Body, Request, Response};
+use logstream_core::api_gateway::{Query, json};
 use logstream_core::{Connection, Connections, Error};
 use serde::Serialize;
 
@@ -12,21 +13,14 @@ struct OnlineUser {
 }
 
 /// Answers `[{"ConnectionID": "…"}]`, in the order of the ids.
-pub async fn handle(
-    connections: &Connections,
-    event: ApiGatewayV2httpRequest,
-) -> ApiGatewayV2httpResponse {
-    match online_users(connections, event.raw_query_string.as_deref()).await {
-        Ok(users) => json(200, &users),
-        Err(error) => error.into_http(),
+pub async fn handle(connections: &Connections, request: Request) -> Response<Body> {
+    match online_users(connections, &Query::of(&request)).await {
+        Ok(users) => json(StatusCode::OK, &users),
+        Err(error) => error.into_response(),
     }
 }
 
-async fn online_users(
-    connections: &Connections,
-    raw_query: Option<&str>,
-) -> Result<Vec<OnlineUser>, Error> {
-    let query = Query::parse(raw_query);
+async fn online_users(connections: &Connections, query: &Query) -> Result<Vec<OnlineUser>, Error> {
     let user = |connection: Connection| OnlineUser {
         connection_id: connection.id,
     };

@@ -1,15 +1,13 @@
-//! The function's binary: clients once, then one event after the other.
+//! Lambda entry point: creates the clients once, then handles one event at a
+//! time.
 
-use lambda_runtime::{Error, LambdaEvent, run, service_fn};
-use logstream_core::{Connections, config};
+use lambda_http::Error;
+use logstream_core::{Connections, config, lambda};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
     lambda_runtime::tracing::init_default_subscriber();
     let aws = config::from_env().await;
-    let connections = Connections::new(&aws, config::variable(config::CONNECTIONS_TABLE)?);
-    run(service_fn(async |event: LambdaEvent<_>| {
-        Ok::<_, Error>(online_users::handle(&connections, event.payload).await)
-    }))
-    .await
+    let connections = Connections::from_env(&aws)?;
+    lambda::run(|request| online_users::handle(&connections, request)).await
 }

@@ -1,8 +1,9 @@
 //! `GET /recent-logs`: the messages of the last days, newest first.
 
-use aws_lambda_events::apigw::{ApiGatewayV2httpRequest, ApiGatewayV2httpResponse};
-use aws_lambda_events::http::HeaderValue;
-use logstream_core::http::{Query, with_body};
+use lambda_http::http::header::LINK;
+use lambda_http::http::{HeaderValue, StatusCode};
+use lambda_http::{Request, Response};
+use logstream_core::api_gateway::{Query, with_body};
 use logstream_core::sort_key::whole_seconds;
 use logstream_core::{Error, Messages, SortKey};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
@@ -16,38 +17,33 @@ const MAX_ENCODED_BYTES: usize = 5_000_000;
 
 /// Answers a JSON array of `{"message", "log_level", "timestamp", "id"}`; if
 /// more is left, with the header `Link: <?…&before=<id>>; rel="next"`.
-pub async fn handle(
-    messages: &Messages,
-    event: ApiGatewayV2httpRequest,
-) -> ApiGatewayV2httpResponse {
-    match recent_logs(messages, event.raw_query_string.as_deref()).await {
-        Ok(response) => response,
-        Err(error) => error.into_http(),
-    }
+pub async fn handle(messages: &Messages, request: Request) -> Response<lambda_http::Body> {
+    recent_logs(messages, &Query::of(&request))
+        .await
+        .unwrap_or_else(Error::into_response)
 }
 
 async fn recent_logs(
     messages: &Messages,
-    raw_query: Option<&str>,
-) -> Result<ApiGatewayV2httpResponse, Error> {
-    let query = Query::parse(raw_query);
+    query: &Query,
+) -> Result<Response<lambda_http::Body>, Error> {
     let site = query.site()?;
     let low = match query.get("after_time")? {
         None => SortKey::MIN,
         // Strictly later, compared in whole seconds.
-        Some(text) => SortKey::first_of_second(after_time(text)?.saturating_add(1)),
+        Some(text) => SortKey::first_of_second(parse_after_time(text)?.saturating_add(1)),
     };
     let high = match query.get("before")? {
         None => Some(SortKey::MAX),
-        Some(id) => before(id)?.previous(),
+        Some(id) => parse_before(id)?.previous(),
     };
     let limit = query
         .get("limit")?
-        .map(limit)
+        .map(parse_limit)
         .transpose()?
         .unwrap_or(usize::MAX);
 
-    let mut body = Body::new();
+    let mut body = Array::new();
     let mut oldest = None;
     let mut is_more_left = false;
     let mut next = high;
@@ -65,16 +61,16 @@ async fn recent_logs(
         next = page.next;
     }
 
-    let mut response = with_body(200, "application/json", body.end());
+    let mut response = with_body(StatusCode::OK, "application/json", body.end());
     if let (true, Some(oldest)) = (is_more_left, oldest)
-        && let Ok(link) = HeaderValue::try_from(next_link(&query, oldest))
+        && let Ok(link) = HeaderValue::try_from(next_link(query, oldest))
     {
-        response.headers.insert("link", link);
+        response.headers_mut().insert(LINK, link);
     }
     Ok(response)
 }
 
-fn after_time(text: &str) -> Result<i64, Error> {
+fn parse_after_time(text: &str) -> Result<i64, Error> {
     whole_seconds(text).ok_or_else(|| {
         Error::Invalid(
             "Query string param 'after_time' is not a number; expected Unix seconds.".to_owned(),
@@ -82,7 +78,7 @@ fn after_time(text: &str) -> Result<i64, Error> {
     })
 }
 
-fn before(text: &str) -> Result<SortKey, Error> {
+fn parse_before(text: &str) -> Result<SortKey, Error> {
     SortKey::from_stored(text).ok_or_else(|| {
         Error::Invalid(
             "Query string param 'before' is not an id; expected one such as 1604514063.418301."
@@ -91,7 +87,7 @@ fn before(text: &str) -> Result<SortKey, Error> {
     })
 }
 
-fn limit(text: &str) -> Result<usize, Error> {
+fn parse_limit(text: &str) -> Result<usize, Error> {
     text.parse()
         .ok()
         .filter(|limit| (1..=MAX_LIMIT).contains(limit))
@@ -104,13 +100,13 @@ fn limit(text: &str) -> Result<usize, Error> {
 }
 
 /// The JSON array under construction.
-struct Body {
+struct Array {
     json: String,
     encoded_bytes: usize,
     count: usize,
 }
 
-impl Body {
+impl Array {
     fn new() -> Self {
         Self {
             json: "[".to_owned(),

@@ -1,0 +1,172 @@
+//! Whose fault a failure is.
+//!
+//! 1. A connection's failures are its own while the posts of most others go
+//!    through at the first attempt; while most others fail too, or need
+//!    several attempts, the fault is shared: the account's, the gateway's or
+//!    this machine's.
+//! 2. With too few others to tell, only silence and 429 are its own.
+//! 3. What says nothing about the connection (403, no network) never is.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use logstream_core::management_api::Outcome;
+
+/// Others are the connections that were first posted to last, up to this
+/// many. Fewer than twice [`crate::fan_out::SIDE_BY_SIDE`]: when everything in
+/// flight begins to fail, it outnumbers what went through before.
+const OTHERS: usize = 100;
+
+/// With fewer others than this there is no "most".
+const FEW: usize = 5;
+
+/// A post that has waited this long for its answer counts as failing.
+const SLOW: Duration = Duration::from_millis(300);
+
+/// Others of which more than one in so many needed a second attempt are not
+/// going through.
+const RETRIED: usize = 4;
+
+/// Who has to bear a failure.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Verdict {
+    /// The connection: it is closed.
+    Own,
+    /// Not the connection, and the others are served: it is left, and its
+    /// message reported as failed.
+    Left,
+    /// Everybody: nobody is closed, everything slows down.
+    Shared,
+}
+
+/// Why a post was not delivered.
+#[derive(Debug)]
+pub enum Failure {
+    /// No answer in time.
+    NoAnswer,
+    /// The gateway's answer, or why there was none.
+    Answer(Outcome),
+}
+
+/// How the posts to one connection go.
+#[derive(Default, Debug)]
+pub struct Progress(Mutex<State>);
+
+#[derive(Clone, Copy, Default, Debug)]
+struct State {
+    in_flight_since: Option<Instant>,
+    last: Option<Last>,
+}
+
+/// How the latest post ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Last {
+    DeliveredAtOnce,
+    DeliveredAfterRetries,
+    Failed,
+}
+
+impl Progress {
+    pub fn posting(&self) {
+        self.lock().in_flight_since = Some(Instant::now());
+    }
+
+    pub fn delivered(&self, is_retried: bool) {
+        self.ended(Some(if is_retried {
+            Last::DeliveredAfterRetries
+        } else {
+            Last::DeliveredAtOnce
+        }));
+    }
+
+    pub fn failed(&self) {
+        self.ended(Some(Last::Failed));
+    }
+
+    /// The connection is gone or closed and says nothing any more.
+    pub fn settled(&self) {
+        self.ended(None);
+    }
+
+    fn ended(&self, last: Option<Last>) {
+        *self.lock() = State {
+            in_flight_since: None,
+            last,
+        };
+    }
+
+    fn now(&self, now: Instant) -> Option<Last> {
+        let state = *self.lock();
+        match state.in_flight_since {
+            Some(since) if now - since >= SLOW => Some(Last::Failed),
+            _ => state.last,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The connections of an invocation by which a failure is judged.
+#[derive(Default)]
+pub struct Others(Mutex<VecDeque<Arc<Progress>>>);
+
+/// How the others are doing.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Census {
+    pub served: usize,
+    pub retried: usize,
+    pub failing: usize,
+}
+
+impl Others {
+    /// A connection is about to be posted to for the first time.
+    pub fn join(&self, progress: &Arc<Progress>) {
+        let mut others = self.lock();
+        if others.len() > OTHERS {
+            others.pop_front();
+        }
+        others.push_back(progress.clone());
+    }
+
+    /// How all but this one are doing.
+    pub fn census(&self, but: &Arc<Progress>) -> Census {
+        let now = Instant::now();
+        let mut census = Census::default();
+        for other in self.lock().iter().filter(|other| !Arc::ptr_eq(other, but)) {
+            match other.now(now) {
+                None => {}
+                Some(Last::Failed) => census.failing += 1,
+                Some(last) => {
+                    census.served += 1;
+                    census.retried += usize::from(last == Last::DeliveredAfterRetries);
+                }
+            }
+        }
+        census
+    }
+
+    fn lock(&self) -> MutexGuard<'_, VecDeque<Arc<Progress>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Census {
+    /// Judges a connection whose budget is used up, by how the others are
+    /// doing.
+    pub fn verdict(self, failure: &Failure) -> Verdict {
+        let go_through = self.served > self.failing && self.retried * RETRIED <= self.served;
+        let are_few = self.served + self.failing < FEW;
+        match failure {
+            Failure::Answer(Outcome::NotSent(_)) if go_through => Verdict::Left,
+            Failure::Answer(Outcome::NotSent(_)) => Verdict::Shared,
+            _ if go_through => Verdict::Own,
+            Failure::NoAnswer | Failure::Answer(Outcome::Throttled) if are_few => Verdict::Own,
+            _ => Verdict::Shared,
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! Requests that API Gateway hands to a function, and the responses.
+//!
+//! One shape serves both APIs: [`crate::lambda`] turns the events of the HTTP
+//! API (payload format 2.0) and of the WebSocket API (Lambda proxy
+//! integration) into a [`Request`].
+
+use lambda_http::http::header::CONTENT_TYPE;
+use lambda_http::http::{HeaderValue, StatusCode};
+use lambda_http::request::RequestContext;
+use lambda_http::{Body, Request, Response};
+use serde::Serialize;
+
+use crate::{Error, message};
+
+/// The id of the connection that an event of the WebSocket API belongs to;
+/// `None` for a request of the HTTP API.
+pub fn connection_id(request: &Request) -> Option<&str> {
+    match request.extensions().get() {
+        Some(RequestContext::WebSocket(context)) => context.connection_id.as_deref(),
+        _ => None,
+    }
+}
+
+/// The parameters of a query string, in the order they were sent.
+///
+/// Read from the URI, because the gateway's own map joins a repeated
+/// parameter with commas, which a site's name may hold too.
+pub struct Query(Vec<(String, String)>);
+
+impl Query {
+    /// Decodes a request's query string (`application/x-www-form-urlencoded`).
+    pub fn of(request: &Request) -> Self {
+        let raw = request.uri().query().unwrap_or_default();
+        Self(form_urlencoded::parse(raw.as_bytes()).into_owned().collect())
+    }
+
+    /// The value of a parameter; an empty one counts as missing.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] when it is given twice.
+    pub fn get(&self, name: &str) -> Result<Option<&str>, Error> {
+        let mut values = self.0.iter().filter(|(key, _)| key == name);
+        let first = values.next();
+        if values.next().is_some() {
+            return Err(Error::Invalid(format!(
+                "Query string param '{name}' is given more than once; expected once."
+            )));
+        }
+        Ok(first
+            .map(|(_, value)| value.as_str())
+            .filter(|value| !value.is_empty()))
+    }
+
+    /// The required parameter `site`.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] when it is missing, empty, given twice or longer
+    /// than [`message::MAX_SITE_BYTES`].
+    pub fn site(&self) -> Result<&str, Error> {
+        let site = self.get("site")?.ok_or_else(|| {
+            Error::Invalid("Requires query string param 'site'.".to_owned())
+        })?;
+        if site.len() > message::MAX_SITE_BYTES {
+            return Err(Error::Invalid(format!(
+                "Query string param 'site' is {} bytes long; expected at most {}.",
+                site.len(),
+                message::MAX_SITE_BYTES
+            )));
+        }
+        Ok(site)
+    }
+
+    /// All parameters except the one named.
+    pub fn without<'a>(&'a self, name: &'a str) -> impl Iterator<Item = (&'a str, &'a str)> {
+        self.0
+            .iter()
+            .filter(move |(key, _)| key != name)
+            .map(|(key, value)| (key.as_str(), value.as_str()))
+    }
+}
+
+/// A JSON response. CORS headers are the gateway's.
+pub fn json(status: StatusCode, value: &impl Serialize) -> Response<Body> {
+    // Serialising can fail only for maps with non-string keys; no response
+    // has one.
+    let body = serde_json::to_string(value).unwrap_or_default();
+    with_body(status, "application/json", body)
+}
+
+/// A response with a body of the given Content-Type.
+pub fn with_body(status: StatusCode, content_type: &'static str, body: String) -> Response<Body> {
+    let mut response = Response::new(Body::Text(body));
+    *response.status_mut() = status;
+    let content_type = HeaderValue::from_static(content_type);
+    response.headers_mut().insert(CONTENT_TYPE, content_type);
+    response
+}
+
+/// A response without a body. What a WebSocket route other than `$connect`
+/// returns is for the gateway alone, but some emulators send the body on to
+/// the client.
+pub fn empty(status: StatusCode) -> Response<Body> {
+    let mut response = Response::new(Body::Empty);
+    *response.status_mut() = status;
+    response
+}
