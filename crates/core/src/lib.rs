@@ -5,6 +5,7 @@
 //! between AWS and one machine is the endpoints inside the [`aws_config::SdkConfig`],
 //! nothing else.
 
+pub mod backoff;
 pub mod config;
 pub mod connections;
 pub mod error;
@@ -16,9 +17,10 @@ pub mod placement;
 pub mod sort_key;
 pub mod table;
 
+pub use backoff::backoff;
 pub use connections::{Connection, Connections};
 pub use error::Error;
 pub use gateway::Gateway;
-pub use message::{Level, Message, NewMessage};
+pub use message::{Level, Message};
 pub use messages::Messages;
 pub use sort_key::SortKey;

@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::placement::{Placement, Step};
 use crate::table::{Key, TableDefinition};
-use crate::{Error, Level, Message, NewMessage, SortKey};
+use crate::{Error, Level, Message, SortKey, backoff};
 
 /// Partition key: the site as sent.
 const SITE: &str = "site";
@@ -45,8 +45,9 @@ const RETENTION: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 /// How long newlog goes on trying: its callers give up after 5 s.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// The longest wait between two tries.
-const MAX_BACKOFF: Duration = Duration::from_millis(200);
+/// The shortest and the longest wait between two tries.
+const FIRST_WAIT: Duration = Duration::from_millis(10);
+const LONGEST_WAIT: Duration = Duration::from_millis(200);
 
 /// Rows in a page while looking for a free key. Most runs are short, and a
 /// row may hold 128 KiB.
@@ -99,10 +100,10 @@ impl Messages {
     /// # Errors
     /// [`Error::Unavailable`] after 3 s of tries. The message may be stored
     /// all the same; a retry is recognised.
-    pub async fn put(&self, message: &NewMessage) -> Result<(), Error> {
+    pub async fn put(&self, message: &Message) -> Result<(), Error> {
         let deadline = Instant::now() + PATIENCE;
         let mut placement = Placement::new(message.key);
-        let mut failures = 0;
+        let mut waits = backoff(FIRST_WAIT, LONGEST_WAIT);
         // What is known of the failure when the time ends within a call.
         let mut failure = Error::Unavailable {
             operation: "PutItem",
@@ -124,9 +125,8 @@ impl Messages {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => {
                     failure = error;
-                    failures += 1;
-                    let pause = backoff(failures);
-                    if timeout_at(deadline, sleep(pause)).await.is_err() {
+                    let wait = waits.next().unwrap_or(LONGEST_WAIT);
+                    if timeout_at(deadline, sleep(wait)).await.is_err() {
                         return Err(failure);
                     }
                 }
@@ -138,7 +138,7 @@ impl Messages {
     /// One conditional put. The usual case of a message is this one call.
     async fn put_at(
         &self,
-        message: &NewMessage,
+        message: &Message,
         key: SortKey,
         placement: &mut Placement,
     ) -> Result<(), Error> {
@@ -178,7 +178,7 @@ impl Messages {
 
     async fn read(
         &self,
-        message: &NewMessage,
+        message: &Message,
         from: SortKey,
         to: SortKey,
         placement: &mut Placement,
@@ -286,7 +286,7 @@ fn stored_key(item: &Item) -> Option<SortKey> {
 }
 
 /// Whether a row is this message, put by an earlier try.
-fn is_same(row: &Item, message: &NewMessage) -> bool {
+fn is_same(row: &Item, message: &Message) -> bool {
     let is = |name, value: &str| {
         row.get(name)
             .and_then(|v| v.as_s().ok())
@@ -310,13 +310,4 @@ pub(crate) fn now() -> u64 {
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default()
         .as_secs()
-}
-
-/// A wait of random length before the next try: up to 20 ms after the first
-/// failure, doubled with each, up to 200 ms.
-fn backoff(failures: u32) -> Duration {
-    let longest = Duration::from_millis(10)
-        .saturating_mul(2_u32.saturating_pow(failures.min(10)))
-        .min(MAX_BACKOFF);
-    longest.mul_f64(fastrand::f64())
 }

@@ -7,7 +7,7 @@ use aws_lambda_events::apigw::{
 };
 use logstream_core::http::{body, websocket, with_body};
 use logstream_core::message::error_frame;
-use logstream_core::{Error, Gateway, Messages, NewMessage, SortKey};
+use logstream_core::{Error, Gateway, Message, Messages, SortKey};
 use serde::{Deserialize, Serialize};
 
 /// The event of either API.
@@ -69,6 +69,6 @@ async fn from_websocket(
 }
 
 async fn store(messages: &Messages, sent: Option<&str>, is_base64: bool) -> Result<(), Error> {
-    let message = NewMessage::from_json(&body(sent, is_base64)?, SortKey::now())?;
+    let message = Message::from_json(&body(sent, is_base64)?, SortKey::now())?;
     messages.put(&message).await
 }
