@@ -23,6 +23,7 @@ mod inside {
     mod broadcaster;
     mod connections;
     mod outage;
+    mod recorder;
     mod server;
     mod storage;
     mod stream;

@@ -2,8 +2,11 @@
 
 use futures_util::future::join_all;
 use local::{CONNECTIONS_TABLE, MESSAGES_TABLE};
+use logstream_core::message::{Level, Message};
+use logstream_core::{Messages, SortKey};
 use serde_json::{Value, json};
 
+use super::recorder::Recorder;
 use super::tables::{Row, Tables, n, s};
 use crate::support::{Deployment, eventually, now, server, texts};
 
@@ -139,6 +142,55 @@ async fn senders_of_one_instant_are_each_stored_once_and_leave_no_gap() {
     stored.sort();
     stored.dedup();
     assert_eq!(stored.len(), 80);
+}
+
+// A device without a clock sends the timestamp 0 for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_put_takes_four_calls_at_most_however_many_messages_its_second_holds() {
+    let server = server().await;
+    let tables = Tables::of(&server);
+    let (recorder, config) = Recorder::before(&server).await;
+    let messages = Messages::new(&config, MESSAGES_TABLE.to_owned());
+    let (old, recent) = (now() + 1000, now() + 604_800);
+    for (site, rows, expires, calls) in [
+        ("old", 2_000, old, &["PutItem", "Query", "PutItem"][..]),
+        (
+            "recent",
+            12_000,
+            recent,
+            &["PutItem", "Query", "Query", "PutItem"],
+        ),
+    ] {
+        tables.put_messages(site, 0, rows, expires).await;
+        let message = |text: &str| Message {
+            site: site.to_owned(),
+            text: text.to_owned(),
+            level: Level::Info,
+            key: SortKey::MIN,
+        };
+        messages.put(&message("new")).await.unwrap();
+        assert_eq!(recorder.take(), calls, "{site}");
+        messages.put(&message("newer")).await.unwrap();
+        recorder.take();
+
+        messages.put(&message("new")).await.unwrap();
+        assert_eq!(recorder.take(), ["PutItem", "Query"], "{site}");
+        let high = SortKey::MIN.end_of_second();
+        let page = messages.newest_first(site, SortKey::MIN, high, 3).await;
+        let stored = page.unwrap().messages;
+        let stored: Vec<_> = stored
+            .iter()
+            .map(|message| (message.text.as_str(), message.key.to_string()))
+            .collect();
+        let id = |index: usize| format!("0.{index:06}");
+        let expected = [
+            ("newer", id(rows + 1)),
+            ("new", id(rows)),
+            ("x", id(rows - 1)),
+        ];
+        assert_eq!(stored, expected);
+        recorder.take();
+    }
 }
 
 #[tokio::test]

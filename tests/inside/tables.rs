@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 
 use aws_sdk_dynamodb::Client;
-use aws_sdk_dynamodb::types::AttributeValue;
+use aws_sdk_dynamodb::types::{AttributeValue, PutRequest, WriteRequest};
+use futures_util::{StreamExt, stream};
 use local::{CONNECTIONS_TABLE, MESSAGES_TABLE, Server};
 use time::OffsetDateTime;
 use time::macros::format_description;
@@ -42,6 +43,34 @@ impl Tables {
             ("TimeToLive", n(expires)),
         ];
         self.put(MESSAGES_TABLE, row).await;
+    }
+
+    /// Stores so many messages of a site in one second, without a gap.
+    pub async fn put_messages(&self, site: &str, second: u64, count: usize, expires: u64) {
+        let requests: Vec<_> = (0..count)
+            .map(|index| {
+                let row = [
+                    ("site", s(site)),
+                    ("timestamp", n(format!("{second}.{index:06}"))),
+                    ("message", s("x")),
+                    ("log_level", s("info")),
+                    ("TimeToLive", n(expires)),
+                ];
+                let row = row.map(|(name, value)| (name.to_owned(), value));
+                let put = PutRequest::builder().set_item(Some(Row::from(row)));
+                let put = put.build().unwrap();
+                WriteRequest::builder().put_request(put).build()
+            })
+            .collect();
+        // A batch holds 25 writes at most.
+        stream::iter(requests.chunks(25))
+            .for_each_concurrent(4, |batch| async {
+                let write = self.client.batch_write_item();
+                let write = write.request_items(MESSAGES_TABLE, batch.to_vec());
+                let left = write.send().await.unwrap().unprocessed_items;
+                assert!(left.is_none_or(|left| left.is_empty()));
+            })
+            .await;
     }
 
     /// Stores a connection that is `age` seconds old.

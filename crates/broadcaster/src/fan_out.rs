@@ -21,9 +21,8 @@ use std::time::Duration;
 
 use aws_sdk_apigatewaymanagement::primitives::Blob;
 use futures_util::future::join_all;
-use logstream_core::backoff::backoff;
 use logstream_core::management_api::Outcome;
-use logstream_core::{Connection, Connections, ManagementApi};
+use logstream_core::{Connection, Connections, ManagementApi, backoff};
 use time::OffsetDateTime;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -60,10 +59,10 @@ const HANDSHAKE: Duration = Duration::from_secs(2);
 const OPENING: Duration = Duration::from_millis(300);
 
 /// The waits between attempts, first and longest.
-const WAITS: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(100));
+const WAITS: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(200));
 
 /// The same while the fault is shared.
-const SLOW_WAITS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_millis(500));
+const SLOW_WAITS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
 
 /// How long an answer is waited for while the fault is shared. Less than the
 /// SDK's own limit of 2 s.

@@ -22,9 +22,10 @@ pub mod placement;
 pub mod sort_key;
 pub mod table;
 
+pub use backoff::backoff;
 pub use connections::{Connection, Connections};
 pub use error::Error;
 pub use management_api::ManagementApi;
-pub use message::{Level, Message, NewMessage};
+pub use message::{Level, Message};
 pub use messages::Messages;
 pub use sort_key::SortKey;

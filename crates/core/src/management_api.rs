@@ -11,7 +11,7 @@ use aws_sdk_apigatewaymanagement::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_apigatewaymanagement::primitives::Blob;
 use tokio::time::sleep;
 
-use crate::backoff::backoff;
+use crate::backoff;
 use crate::config::{ConfigError, variable};
 use crate::error::chain;
 

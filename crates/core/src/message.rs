@@ -64,20 +64,21 @@ impl Level {
     }
 }
 
-/// A message that a caller sent, checked, not yet stored.
+/// A message, from its arrival to the frontends.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct NewMessage {
-    /// The site as sent: 1 to 1,024 bytes.
+pub struct Message {
+    /// The site as sent, the partition key: 1 to 1,024 bytes.
     pub site: String,
     /// The text, which may be empty.
     pub text: String,
     /// The level; `info` where the caller gave none or an unknown one.
     pub level: Level,
-    /// The key asked for: the caller's time, else that of the arrival.
+    /// The time, from which the timestamp and the id follow: of a message
+    /// that is not stored yet, the key it asks for; then its sort key.
     pub key: SortKey,
 }
 
-impl NewMessage {
+impl Message {
     /// Reads the body of a newlog request, of HTTP or of the WebSocket:
     /// `{"site": "…", "log_message": "…", "log_level": "…", "timestamp": …}`.
     /// `arrival` is the time of a message without a timestamp.
@@ -100,17 +101,13 @@ impl NewMessage {
                 site.len()
             )));
         }
-        let text = string("log_message", fields.log_message)?;
-        let level = level(fields.log_level)?;
-        let key = timestamp(fields.timestamp, arrival)?;
-
         let message = Self {
             site,
-            text,
-            level,
-            key,
+            text: string("log_message", fields.log_message)?,
+            level: level(fields.log_level)?,
+            key: timestamp(fields.timestamp, arrival)?,
         };
-        let frame_bytes = message.at(key).to_frame().len();
+        let frame_bytes = message.to_frame().len();
         if frame_bytes > MAX_FRAME_BYTES {
             return Err(Error::TooLarge(format!(
                 "'log_message' is too long: the message takes {frame_bytes} bytes as a WebSocket frame; expected at most {MAX_FRAME_BYTES}."
@@ -119,41 +116,16 @@ impl NewMessage {
         Ok(message)
     }
 
-    /// The message as it is stored under a key.
-    fn at(&self, key: SortKey) -> MessageRef<'_> {
-        MessageRef {
-            site: &self.site,
-            text: &self.text,
-            level: self.level,
-            key,
-        }
-    }
-}
-
-/// A stored message.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Message {
-    /// The site, the partition key.
-    pub site: String,
-    /// The text.
-    pub text: String,
-    /// The level.
-    pub level: Level,
-    /// The sort key, from which the timestamp and the id follow.
-    pub key: SortKey,
-}
-
-impl Message {
     /// The JSON of its WebSocket frame: `site`, `message`, `log_level`,
     /// `timestamp` (whole seconds, a string) and `id`.
     pub fn to_frame(&self) -> String {
-        MessageRef {
+        to_json(&Frame {
             site: &self.site,
-            text: &self.text,
-            level: self.level,
-            key: self.key,
-        }
-        .to_frame()
+            message: &self.text,
+            log_level: self.level,
+            timestamp: self.key.seconds().to_string(),
+            id: Some(self.key.to_string()),
+        })
     }
 
     /// The JSON of its entry in recent-logs: `message`, `log_level`,
@@ -171,25 +143,6 @@ impl Message {
             log_level: self.level,
             timestamp: self.key.seconds(),
             id: self.key.to_string(),
-        })
-    }
-}
-
-struct MessageRef<'a> {
-    site: &'a str,
-    text: &'a str,
-    level: Level,
-    key: SortKey,
-}
-
-impl MessageRef<'_> {
-    fn to_frame(&self) -> String {
-        to_json(&Frame {
-            site: self.site,
-            message: self.text,
-            log_level: self.level,
-            timestamp: self.key.seconds().to_string(),
-            id: Some(self.key.to_string()),
         })
     }
 }
@@ -350,8 +303,8 @@ mod tests {
     use proptest::prelude::*;
     use serde_json::{Value, json};
 
-    fn read(body: impl AsRef<[u8]>) -> Result<NewMessage, Error> {
-        NewMessage::from_json(body.as_ref(), SortKey::from_seconds("7.5").unwrap())
+    fn read(body: impl AsRef<[u8]>) -> Result<Message, Error> {
+        Message::from_json(body.as_ref(), SortKey::from_seconds("7.5").unwrap())
     }
 
     fn refusal(body: impl AsRef<[u8]>) -> String {
@@ -367,7 +320,7 @@ mod tests {
         );
         assert_eq!(
             message.unwrap(),
-            NewMessage {
+            Message {
                 site: "tst".into(),
                 text: "a\nb".into(),
                 level: Level::Warning,
@@ -493,7 +446,7 @@ mod tests {
                 .to_string()
         };
         let overhead = read(body(0)).unwrap();
-        let room = MAX_FRAME_BYTES - overhead.at(overhead.key).to_frame().len();
+        let room = MAX_FRAME_BYTES - overhead.to_frame().len();
         assert!(read(body(room)).is_ok());
         assert_eq!(read(body(room + 1)).unwrap_err().status().as_u16(), 413);
     }

@@ -13,9 +13,9 @@ use aws_sdk_dynamodb::types::{
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::config::{self, ConfigError};
-use crate::placement::{Placement, Step};
+use crate::placement::{Placement, Row, Step};
 use crate::table::{Key, TableDefinition};
-use crate::{Error, Level, Message, NewMessage, SortKey};
+use crate::{Error, Level, Message, SortKey, backoff};
 
 /// The environment variable with the table's name.
 const TABLE_VARIABLE: &str = "MESSAGES_TABLE";
@@ -51,12 +51,17 @@ const RETENTION: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 /// How long newlog goes on trying: its callers give up after 5 s.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// The longest wait between two tries.
-const MAX_BACKOFF: Duration = Duration::from_millis(200);
+/// The shortest and the longest wait between two tries.
+const FIRST_WAIT: Duration = Duration::from_millis(10);
+const LONGEST_WAIT: Duration = Duration::from_millis(200);
 
-/// Rows in a page while looking for a free key. Most runs are short, and a
-/// row may hold 128 KiB.
-const PLACEMENT_PAGE: i32 = 100;
+/// The most rows in the first page of a placement: some 100 KB of short
+/// messages.
+const PLACEMENT_PAGE: usize = 1_000;
+
+/// For how long a retry is looked for among more rows than a first page has.
+/// Callers give up after 5 s, and send again.
+const RETRY_TIME: Duration = Duration::from_secs(60);
 
 /// The most rows in a page of recent messages; DynamoDB itself ends a page at
 /// 1 MB. Given at all because the local database reads a whole partition
@@ -118,10 +123,10 @@ impl Messages {
     /// # Errors
     /// [`Error::Unavailable`] after 3 s of tries. The message may be stored
     /// all the same; a retry is recognised.
-    pub async fn put(&self, message: &NewMessage) -> Result<(), Error> {
+    pub async fn put(&self, message: &Message) -> Result<(), Error> {
         let deadline = Instant::now() + PATIENCE;
-        let mut placement = Placement::new(message.key);
-        let mut failures = 0;
+        let mut placement = Placement::new(message.key, PLACEMENT_PAGE);
+        let mut waits = backoff(FIRST_WAIT, LONGEST_WAIT);
         // What is known of the failure when the time ends within a call.
         let mut failure = Error::Unavailable {
             operation: "PutItem",
@@ -135,7 +140,11 @@ impl Messages {
             let attempt = async {
                 match step {
                     Step::Put(key) => self.put_at(message, key, &mut placement).await,
-                    Step::Read(from, to) => self.read(message, from, to, &mut placement).await,
+                    Step::Read { from, to, limit } => {
+                        let (rows, more) = self.rows(message, from, to, limit).await?;
+                        placement.read(&rows, more);
+                        Ok(())
+                    }
                     Step::Done => Ok(()),
                 }
             };
@@ -143,9 +152,8 @@ impl Messages {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => {
                     failure = error;
-                    failures += 1;
-                    let pause = backoff(failures);
-                    if timeout_at(deadline, sleep(pause)).await.is_err() {
+                    let wait = waits.next().unwrap_or(LONGEST_WAIT);
+                    if timeout_at(deadline, sleep(wait)).await.is_err() {
                         return Err(failure);
                     }
                 }
@@ -157,7 +165,7 @@ impl Messages {
     /// One conditional put. The usual case of a message is this one call.
     async fn put_at(
         &self,
-        message: &NewMessage,
+        message: &Message,
         key: SortKey,
         placement: &mut Placement,
     ) -> Result<(), Error> {
@@ -195,34 +203,40 @@ impl Messages {
         Ok(())
     }
 
-    async fn read(
+    /// A page of the rows around a message, and whether more are left.
+    async fn rows(
         &self,
-        message: &NewMessage,
+        message: &Message,
         from: SortKey,
         to: SortKey,
-        placement: &mut Placement,
-    ) -> Result<(), Error> {
+        limit: usize,
+    ) -> Result<(Vec<Row>, bool), Error> {
         let page = self
             .client
             .query()
             .table_name(&self.table)
             .consistent_read(true)
+            .scan_index_forward(false)
             .key_condition_expression("#site = :site AND #timestamp BETWEEN :from AND :to")
             .expression_attribute_names("#site", SITE)
             .expression_attribute_names("#timestamp", TIMESTAMP)
             .expression_attribute_values(":site", AttributeValue::S(message.site.clone()))
             .expression_attribute_values(":from", number(from))
             .expression_attribute_values(":to", number(to))
-            .limit(PLACEMENT_PAGE)
+            .limit(i32::try_from(limit).unwrap_or(i32::MAX))
             .send()
             .await
             .map_err(|error| Error::aws("Query", &error))?;
-        let rows = page
-            .items()
-            .iter()
-            .filter_map(|row| Some((stored_key(row)?, is_same(row, message))));
-        placement.read(rows, page.last_evaluated_key().is_some());
-        Ok(())
+        // The arrival is not stored, but the expiry follows from it.
+        let recent = now() + self.retention.as_secs() - RETRY_TIME.as_secs();
+        let rows = page.items().iter().filter_map(|row| {
+            Some(Row {
+                key: stored_key(row)?,
+                is_same: is_same(row, message),
+                is_recent: expiry(row).is_some_and(|expires| expires >= recent),
+            })
+        });
+        Ok((rows.collect(), page.last_evaluated_key().is_some()))
     }
 
     /// One page of a site's messages with keys from `low` to `high`, both
@@ -304,19 +318,21 @@ fn stored_key(item: &Item) -> Option<SortKey> {
     SortKey::from_stored(item.get(TIMESTAMP)?.as_n().ok()?)
 }
 
+/// When a row expires, in Unix seconds.
+fn expiry(item: &Item) -> Option<u64> {
+    item.get(TIME_TO_LIVE)?.as_n().ok()?.parse().ok()
+}
+
 /// Whether a row is this message, put by an earlier try.
-fn is_same(row: &Item, message: &NewMessage) -> bool {
+fn is_same(row: &Item, message: &Message) -> bool {
     let is = |name, value: &str| {
         row.get(name)
             .and_then(|v| v.as_s().ok())
             .is_some_and(|v| v == value)
     };
-    let expires = row
-        .get(TIME_TO_LIVE)
-        .and_then(|value| value.as_n().ok()?.parse::<u64>().ok());
     is(MESSAGE, &message.text)
         && is(LOG_LEVEL, message.level.name())
-        && expires.is_some_and(|expires| expires > now())
+        && expiry(row).is_some_and(|expires| expires > now())
 }
 
 fn number(value: impl ToString) -> AttributeValue {
@@ -329,13 +345,4 @@ pub(crate) fn now() -> u64 {
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default()
         .as_secs()
-}
-
-/// A wait of random length before the next try: up to 20 ms after the first
-/// failure, doubled with each, up to 200 ms.
-fn backoff(failures: u32) -> Duration {
-    let longest = Duration::from_millis(10)
-        .saturating_mul(2_u32.saturating_pow(failures.min(10)))
-        .min(MAX_BACKOFF);
-    longest.mul_f64(fastrand::f64())
 }

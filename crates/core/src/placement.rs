@@ -2,8 +2,21 @@
 //! retry is recognised.
 //!
 //! The rule: the key asked for if it is free, else the first free key above
-//! it, in steps of a microsecond. A free key is never passed over. Only so do
-//! a message and its retry meet at the same key, whatever runs between them.
+//! it, in steps of a microsecond; a row on the way that is the same message
+//! shows a retry. So a message and its retry meet: no free key is passed over,
+//! and what one finds taken the other finds taken too.
+//!
+//! The rows of the second are read from its end downwards, a page of them and
+//! no more, however many there are. In a second with more rows above the key
+//! than half a page, the search starts at the lowest row of the latest half
+//! page. The other half of the page shows retries: a message lies on it for as
+//! long as fewer than half a page of rows have come after it. If so many came
+//! within the last minute, a second and larger page is read for a retry.
+//!
+//! What the bound gives up: in such a second a free key further below may be
+//! passed over. A retry is stored once more if more rows came since than are
+//! read, or if it runs beside the first try while another row moves the start
+//! of the search over a gap.
 //!
 //! This is the decision alone, without its calls: it says which call comes
 //! next and is told the answer. So the test below can run several of them
@@ -14,10 +27,17 @@ use crate::SortKey;
 /// How many puts in a row may be lost before the rows are read again.
 const MAX_LOSSES: u8 = 8;
 
+/// How many times as large as the first page the second one is.
+const SECOND_PAGE: usize = 10;
+
 /// The state of storing one message.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Placement {
     asked: SortKey,
+    page: usize,
+    /// Whether a second page may be read: once. What comes later is on the
+    /// first page when that is read again.
+    may_search: bool,
     next: Next,
 }
 
@@ -25,9 +45,14 @@ pub struct Placement {
 enum Next {
     /// Nothing is known yet: the ordinary case is this one put.
     First,
-    /// The rows from the key asked for up to this one are others' and leave
-    /// no gap.
+    /// The key asked for is taken, or the second before this key is full.
     Read(SortKey),
+    /// The first page had no retry: it may lie below.
+    Search {
+        from: SortKey,
+        to: SortKey,
+        free: SortKey,
+    },
     /// This key was free, or follows keys lost since.
     Put {
         key: SortKey,
@@ -41,18 +66,38 @@ enum Next {
 pub enum Step {
     /// Put the message under this key on the condition that it is free.
     Put(SortKey),
-    /// Read the rows between these keys, both included, in ascending order,
-    /// consistently and with the expired ones. One page is enough.
-    Read(SortKey, SortKey),
+    /// Read the rows between two keys, both included: one page, in descending
+    /// order, consistently and with the expired ones.
+    Read {
+        /// The lower key.
+        from: SortKey,
+        /// The higher key.
+        to: SortKey,
+        /// The most rows.
+        limit: usize,
+    },
     /// The message is stored, by this sender or by an earlier try.
     Done,
 }
 
+/// What the placement must know of a row.
+#[derive(Clone, Copy, Debug)]
+pub struct Row {
+    /// Where it is stored.
+    pub key: SortKey,
+    /// It has the same text and level and has not expired.
+    pub is_same: bool,
+    /// It arrived within the last minute, in which retries come.
+    pub is_recent: bool,
+}
+
 impl Placement {
-    /// Starts at the key asked for.
-    pub fn new(asked: SortKey) -> Self {
+    /// Starts at the key asked for; `page` is the most rows of a first page.
+    pub fn new(asked: SortKey, page: usize) -> Self {
         Self {
             asked,
+            page,
+            may_search: true,
             next: Next::First,
         }
     }
@@ -61,7 +106,16 @@ impl Placement {
     pub fn step(&self) -> Step {
         match self.next {
             Next::First => Step::Put(self.asked),
-            Next::Read(from) => Step::Read(from, from.end_of_second()),
+            Next::Read(from) => Step::Read {
+                from,
+                to: from.end_of_second(),
+                limit: self.page,
+            },
+            Next::Search { from, to, .. } => Step::Read {
+                from,
+                to,
+                limit: self.page.saturating_mul(SECOND_PAGE),
+            },
             Next::Put { key, .. } => Step::Put(key),
             Next::Done => Step::Done,
         }
@@ -72,8 +126,8 @@ impl Placement {
         self.next = Next::Done;
     }
 
-    /// A row was in the way of the put. `is_same`: it has the same text and
-    /// level and has not expired, so this is a retry.
+    /// A row was in the way of the put. `is_same`: as in [`Row`], so this is
+    /// a retry.
     pub fn lost(&mut self, is_same: bool) {
         self.next = match self.next {
             _ if is_same => Next::Done,
@@ -85,35 +139,65 @@ impl Placement {
         };
     }
 
-    /// One page of the rows that [`Step::Read`] asked for: their keys, and
-    /// whether each is the same message as in [`Self::lost`]. `more`: the
-    /// page was not the last.
-    pub fn read(&mut self, rows: impl IntoIterator<Item = (SortKey, bool)>, more: bool) {
-        let Next::Read(from) = self.next else { return };
-        let mut free = from;
-        for (key, is_same) in rows {
-            if key != free {
-                self.next = Next::Put {
-                    key: free,
-                    losses: 0,
-                };
-                return;
+    /// The page that [`Step::Read`] asked for. `more`: rows are left below it.
+    pub fn read(&mut self, rows: &[Row], more: bool) {
+        self.next = match self.next {
+            Next::Read(from) => self.first_page(from, rows, more),
+            Next::Search { from, free, .. } => {
+                if rows.iter().any(|row| row.is_same) {
+                    Next::Done
+                } else {
+                    put(from, free)
+                }
             }
-            if is_same {
-                self.next = Next::Done;
-                return;
+            _ => return,
+        };
+    }
+
+    fn first_page(&mut self, from: SortKey, rows: &[Row], more: bool) -> Next {
+        // DynamoDB may end a page earlier, at 1 MB.
+        let page = if more { rows.len() } else { self.page };
+        let latest = rows.iter().take(page.div_ceil(2));
+        let is_all = !more && latest.len() == rows.len();
+        let mut free = match latest.clone().next_back() {
+            Some(lowest) if !is_all => lowest.key,
+            _ => from,
+        };
+        for row in latest.rev() {
+            if row.key != free {
+                break;
             }
             free = free.next();
         }
-        // A second that is full to its end goes on in the next one.
-        self.next = if more || free > from.end_of_second() {
-            Next::Read(free)
-        } else {
-            Next::Put {
-                key: free,
-                losses: 0,
+        if rows.iter().any(|row| row.is_same && row.key < free) {
+            return Next::Done;
+        }
+        // A message that came within the minute and is not on this page has
+        // had more than half of it stored since.
+        let recent = rows.iter().filter(|row| row.is_recent).count();
+        let below = rows
+            .last()
+            .and_then(|lowest| lowest.key.previous())
+            .filter(|below| *below >= from);
+        match below {
+            Some(to) if more && self.may_search && recent > page / 2 => {
+                self.may_search = false;
+                Next::Search { from, to, free }
             }
-        };
+            _ => put(from, free),
+        }
+    }
+}
+
+/// A second that is full to its end goes on in the next one.
+fn put(from: SortKey, free: SortKey) -> Next {
+    if free > from.end_of_second() {
+        Next::Read(free)
+    } else {
+        Next::Put {
+            key: free,
+            losses: 0,
+        }
     }
 }
 
@@ -122,8 +206,19 @@ mod tests {
     use super::*;
     use std::collections::{BTreeMap, HashSet};
 
-    /// What is stored under a key: a text, and whether it has expired.
-    type Rows = BTreeMap<SortKey, (&'static str, bool)>;
+    /// What is stored under a key: a text, and how old it is.
+    type Rows = BTreeMap<SortKey, (&'static str, Age)>;
+
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+    enum Age {
+        Recent,
+        Old,
+        Expired,
+    }
+    use Age::{Expired, Old, Recent};
+
+    /// A page of which half is more than all rows of a test.
+    const LARGE: usize = 16;
 
     #[derive(Clone, PartialEq, Eq, Hash, Debug)]
     struct Sender {
@@ -133,10 +228,10 @@ mod tests {
         losable_answers: u8,
     }
 
-    fn sender(text: &'static str, asked: &str) -> Sender {
+    fn sender(text: &'static str, asked: &str, page: usize) -> Sender {
         Sender {
             text,
-            placement: Placement::new(key(asked)),
+            placement: Placement::new(key(asked), page),
             losable_answers: 1,
         }
     }
@@ -145,9 +240,55 @@ mod tests {
         SortKey::from_seconds(seconds).unwrap()
     }
 
+    /// So many rows of one age without a gap.
+    fn run(first: &str, count: usize, age: Age) -> Rows {
+        std::iter::successors(Some(key(first)), |key| Some(key.next()))
+            .map(|key| (key, ("other", age)))
+            .take(count)
+            .collect()
+    }
+
+    /// What a query answers.
+    fn page(rows: &Rows, text: &str, step: Step) -> (Vec<Row>, bool) {
+        let Step::Read { from, to, limit } = step else {
+            panic!("{step:?} is no read");
+        };
+        // As DynamoDB: the other way round is an error.
+        assert!(from <= to);
+        let mut range = rows.range(from..=to).rev();
+        let page = range.by_ref().take(limit).map(|(key, (stored, age))| Row {
+            key: *key,
+            is_same: *stored == text && *age != Expired,
+            is_recent: *age == Recent,
+        });
+        (page.collect(), range.next().is_some())
+    }
+
+    /// Runs one sender alone; returns how many calls it took.
+    fn store(rows: &mut Rows, text: &'static str, asked: &str, page_size: usize) -> usize {
+        let mut placement = Placement::new(key(asked), page_size);
+        for calls in 0..20 {
+            match placement.step() {
+                Step::Done => return calls,
+                Step::Put(key) => match rows.get(&key) {
+                    Some((stored, age)) => placement.lost(*stored == text && *age != Expired),
+                    None => {
+                        rows.insert(key, (text, Recent));
+                        placement.stored();
+                    }
+                },
+                step @ Step::Read { .. } => {
+                    let (page, more) = page(rows, text, step);
+                    placement.read(&page, more);
+                }
+            }
+        }
+        panic!("the placement does not end");
+    }
+
     /// Runs senders through every order of their calls, and through every
     /// choice of an answer that is lost, which the SDK answers with the same
-    /// put again. Pages hold two rows. Returns the number of states seen.
+    /// put again. Returns the number of states seen.
     fn explore(start: &Rows, senders: &[Sender], check: &dyn Fn(&Rows)) -> usize {
         let mut seen = HashSet::new();
         let mut open = vec![(start.clone(), senders.to_vec())];
@@ -167,14 +308,15 @@ mod tests {
                 match sender.placement.step() {
                     Step::Done => continue,
                     Step::Put(key) => match rows.get(&key) {
-                        Some((text, expired)) => {
+                        Some((text, age)) => {
                             let mut sender = sender.clone();
-                            sender.placement.lost(*text == sender.text && !expired);
+                            let is_same = *text == sender.text && *age != Expired;
+                            sender.placement.lost(is_same);
                             go(&rows, sender);
                         }
                         None => {
                             let mut rows = rows.clone();
-                            rows.insert(key, (sender.text, false));
+                            rows.insert(key, (sender.text, Recent));
                             let mut answered = sender.clone();
                             answered.placement.stored();
                             go(&rows, answered);
@@ -185,15 +327,10 @@ mod tests {
                             }
                         }
                     },
-                    Step::Read(from, to) => {
-                        let mut range = rows.range(from..=to);
-                        let page: Vec<_> = range
-                            .by_ref()
-                            .take(2)
-                            .map(|(key, (text, expired))| (*key, *text == sender.text && !expired))
-                            .collect();
+                    step @ Step::Read { .. } => {
+                        let (page, more) = page(&rows, sender.text, step);
                         let mut sender = sender.clone();
-                        sender.placement.read(page, range.next().is_some());
+                        sender.placement.read(&page, more);
                         go(&rows, sender);
                     }
                 }
@@ -207,40 +344,36 @@ mod tests {
     }
 
     /// Each text is stored once (not counting expired rows), nothing that was
-    /// there is gone, and the new rows leave no gap above the key asked for.
+    /// there is gone, and nothing else was added.
     fn each_once(start: &Rows, texts: &[&'static str]) -> impl Fn(&Rows) {
         let start = start.clone();
         let texts = texts.to_vec();
         move |rows: &Rows| {
             for text in &texts {
-                let count = rows
-                    .values()
-                    .filter(|(stored, expired)| stored == text && !expired)
-                    .count();
-                assert_eq!(count, 1, "{text} in {rows:?}");
+                assert_eq!(count(rows, text), 1, "{text} in {rows:?}");
             }
             for (key, row) in &start {
                 assert_eq!(rows.get(key), Some(row), "{key} was overwritten");
             }
-            assert_eq!(
-                rows.len(),
-                start.len()
-                    + texts
-                        .iter()
-                        .filter(|text| !start.values().any(|row| row == &(**text, false)))
-                        .count()
-            );
+            let added = texts.iter().filter(|text| count(&start, text) == 0);
+            assert_eq!(rows.len(), start.len() + added.count());
         }
+    }
+
+    fn count(rows: &Rows, text: &str) -> usize {
+        rows.values()
+            .filter(|(stored, age)| *stored == text && *age != Expired)
+            .count()
     }
 
     #[test]
     fn two_senders_a_retry_and_a_fractional_message_are_each_stored_once_in_every_order() {
         let start = Rows::new();
         let senders = [
-            sender("a", "7"),
-            sender("b", "7"),
-            sender("a", "7"),
-            sender("f", "7.000001"),
+            sender("a", "7", LARGE),
+            sender("b", "7", LARGE),
+            sender("a", "7", LARGE),
+            sender("f", "7.000001", LARGE),
         ];
         let states = explore(&start, &senders, &each_once(&start, &["a", "b", "f"]));
         assert!(states > 1000, "only {states} states were seen");
@@ -249,12 +382,12 @@ mod tests {
     #[test]
     fn three_senders_around_rows_already_there_pass_over_no_free_key() {
         let start = Rows::from([
-            (key("7"), ("x", false)),
-            (key("7.000001"), ("a", true)),
-            (key("7.000003"), ("y", false)),
-            (key("7.000005"), ("z", false)),
+            (key("7"), ("x", Old)),
+            (key("7.000001"), ("a", Expired)),
+            (key("7.000003"), ("y", Recent)),
+            (key("7.000005"), ("z", Old)),
         ]);
-        let senders = [sender("a", "7"), sender("b", "7"), sender("a", "7")];
+        let senders = ["a", "b", "a"].map(|text| sender(text, "7", LARGE));
         let once = each_once(&start, &["a", "b"]);
         explore(&start, &senders, &|rows| {
             once(rows);
@@ -263,47 +396,174 @@ mod tests {
     }
 
     #[test]
-    fn a_retry_finds_its_message_behind_a_full_page_and_an_expired_twin_is_not_it() {
+    fn the_key_asked_for_is_taken_once_it_is_free_again() {
+        let mut placement = Placement::new(key("7"), LARGE);
+        placement.lost(false);
+        let rows = run("7.000001", 3, Old);
+        let (page, more) = page(&rows, "a", placement.step());
+        placement.read(&page, more);
+        assert_eq!(placement.step(), Step::Put(key("7")));
+    }
+
+    #[test]
+    fn a_retry_finds_its_message_behind_others_and_an_expired_twin_is_not_it() {
         let start = Rows::from([
-            (key("7"), ("a", true)),
-            (key("7.000001"), ("x", false)),
-            (key("7.000002"), ("y", false)),
-            (key("7.000003"), ("a", false)),
+            (key("7"), ("a", Expired)),
+            (key("7.000001"), ("x", Old)),
+            (key("7.000002"), ("y", Old)),
+            (key("7.000003"), ("a", Old)),
         ]);
         explore(
             &start,
-            &[sender("a", "7"), sender("b", "7")],
+            &[sender("a", "7", LARGE), sender("b", "7", LARGE)],
             &each_once(&start, &["a", "b"]),
         );
     }
 
     #[test]
-    fn a_second_that_is_full_goes_on_in_the_next() {
-        let start = Rows::from([(key("7.999999"), ("x", false)), (key("8"), ("y", false))]);
-        let once = each_once(&start, &["a", "b"]);
-        explore(
-            &start,
-            &[
-                sender("a", "7.999999"),
-                sender("b", "7.999999"),
-                sender("a", "7.999999"),
-            ],
-            &|rows| {
+    fn the_same_text_at_another_time_is_no_retry() {
+        let mut rows = Rows::from([(key("7"), ("x", Recent)), (key("7.5"), ("a", Recent))]);
+        store(&mut rows, "a", "7", LARGE);
+        assert_eq!(rows.get(&key("7.000001")), Some(&("a", Recent)));
+    }
+
+    // Half a page is four rows here, and no more than three are added.
+    #[test]
+    fn in_a_second_of_more_rows_than_a_page_each_is_stored_once_in_every_order() {
+        for age in [Old, Recent, Expired] {
+            let start = run("7", 20, age);
+            let senders = [
+                sender("a", "7", 8),
+                sender("b", "7", 8),
+                sender("a", "7", 8),
+                sender("f", "7.000012", 8),
+            ];
+            let once = each_once(&start, &["a", "b", "f"]);
+            let states = explore(&start, &senders, &|rows| {
                 once(rows);
-                assert!(rows.contains_key(&key("8.000001")) && rows.contains_key(&key("8.000002")));
-            },
-        );
+                assert!(rows.contains_key(&key("7.000022")), "there is a gap");
+            });
+            assert!(states > 1000, "only {states} states were seen");
+        }
+    }
+
+    #[test]
+    fn a_retry_is_recognised_while_fewer_rows_than_half_a_page_came_since_wherever_they_came() {
+        // The gap is where the latest half page begins.
+        let mut start = run("7", 10, Old);
+        start.extend(run("7.5", 3, Old));
+        let mut stored = start.clone();
+        store(&mut stored, "a", "7", 8);
+        assert!(stored.contains_key(&key("7.00001")));
+        let others = [
+            sender("b", "7", 8),
+            sender("f", "7.5", 8),
+            sender("g", "7.500002", 8),
+        ];
+        let once = each_once(&start, &["a", "b", "f", "g"]);
+        explore(&stored, &others, &|rows| {
+            let mut rows = rows.clone();
+            store(&mut rows, "a", "7", 8);
+            once(&rows);
+        });
+    }
+
+    #[test]
+    fn a_retry_within_the_minute_is_recognised_whatever_came_since_up_to_the_second_page() {
+        let mut rows = run("7", 100, Old);
+        store(&mut rows, "a", "7", 4);
+        // Four rows are on the first page and 40 on the second.
+        for (since, copies) in [(1, 1), (3, 1), (4, 1), (43, 1), (44, 2)] {
+            let mut rows = rows.clone();
+            rows.extend(run("7.000101", since, Recent));
+            store(&mut rows, "a", "7", 4);
+            assert_eq!(count(&rows, "a"), copies, "{since} came since");
+        }
+    }
+
+    #[test]
+    fn in_every_order_a_second_page_finds_the_message_and_one_is_all_that_is_read() {
+        let mut start = run("7", 30, Old);
+        start.insert(key("7.00003"), ("a", Recent));
+        start.extend(run("7.000031", 9, Recent));
+        let senders = ["a", "b", "a"].map(|text| sender(text, "7", 8));
+        explore(&start, &senders, &each_once(&start, &["a", "b"]));
+
+        let mut placement = Placement::new(key("7"), 8);
+        placement.lost(false);
+        let mut limits = Vec::new();
+        for _ in 0..2 {
+            while let step @ Step::Read { limit, .. } = placement.step() {
+                limits.push(limit);
+                let (page, more) = page(&start, "b", step);
+                placement.read(&page, more);
+            }
+            for _ in 0..MAX_LOSSES {
+                placement.lost(false);
+            }
+        }
+        assert_eq!(limits, [8, 80, 8]);
+    }
+
+    #[test]
+    fn a_put_takes_four_calls_at_most_however_many_rows_its_second_has() {
+        for (age, rows, calls) in [
+            (Old, 0, 1),
+            (Old, 1, 3),
+            (Recent, 8, 3),
+            (Old, 900, 3),
+            (Recent, 9, 4),
+            (Recent, 900, 4),
+        ] {
+            let mut rows = run("7", rows, age);
+            assert_eq!(
+                store(&mut rows, "a", "7", 8),
+                calls,
+                "{age:?}, {}",
+                rows.len()
+            );
+        }
+    }
+
+    #[test]
+    fn a_second_that_is_full_goes_on_in_the_next() {
+        for page in [2, 8, LARGE] {
+            for mut start in [run("7.999999", 1, Old), run("7.999979", 21, Recent)] {
+                let asked = start.keys().next().unwrap().to_string();
+                start.insert(key("8"), ("y", Old));
+                let once = each_once(&start, &["a", "b"]);
+                let senders = ["a", "b", "a"].map(|text| sender(text, &asked, page));
+                explore(&start, &senders, &|rows| {
+                    once(rows);
+                    let next = [key("8.000001"), key("8.000002")];
+                    assert!(next.iter().all(|key| rows.contains_key(key)), "{rows:?}");
+                });
+            }
+        }
+    }
+
+    // A page of DynamoDB that is full may say that more follow where none do.
+    #[test]
+    fn nothing_is_read_below_the_key_asked_for() {
+        let rows = run("7", 4, Recent);
+        let mut placement = Placement::new(key("7"), 4);
+        placement.lost(false);
+        let (page, _) = page(&rows, "a", placement.step());
+        placement.read(&page, true);
+        assert_eq!(placement.step(), Step::Put(key("7.000004")));
     }
 
     #[test]
     fn after_eight_losses_the_rows_are_read_again() {
-        let mut placement = Placement::new(key("7"));
+        let mut placement = Placement::new(key("7"), LARGE);
         placement.lost(false);
-        placement.read([(key("7"), false)], false);
+        let read = placement.step();
+        let (page, more) = page(&run("7", 1, Old), "a", read);
+        placement.read(&page, more);
         for loss in 1..=8 {
             assert_eq!(placement.step(), Step::Put(key(&format!("7.00000{loss}"))));
             placement.lost(false);
         }
-        assert_eq!(placement.step(), Step::Read(key("7"), key("7.999999")));
+        assert_eq!(placement.step(), read);
     }
 }

@@ -5,7 +5,7 @@ use lambda_http::http::StatusCode;
 use lambda_http::{Body, Request, Response};
 use logstream_core::api_gateway::{connection_id, empty, with_body};
 use logstream_core::message::error_frame;
-use logstream_core::{Error, ManagementApi, Messages, NewMessage, SortKey};
+use logstream_core::{Error, ManagementApi, Messages, Message, SortKey};
 
 /// Stores the message of a request. Success means that it is durable.
 ///
@@ -36,6 +36,6 @@ pub async fn handle(
 }
 
 async fn store(messages: &Messages, body: &[u8]) -> Result<(), Error> {
-    let message = NewMessage::from_json(body, SortKey::now())?;
+    let message = Message::from_json(body, SortKey::now())?;
     messages.put(&message).await
 }
