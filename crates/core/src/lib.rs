@@ -10,6 +10,7 @@ pub mod connections;
 pub mod error;
 pub mod gateway;
 pub mod http;
+pub mod logging;
 pub mod message;
 pub mod messages;
 pub mod placement;

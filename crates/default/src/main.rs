@@ -5,7 +5,7 @@ use logstream_core::{Gateway, config};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
-    lambda_runtime::tracing::init_default_subscriber();
+    logstream_core::logging::init();
     let aws = config::from_env().await;
     config::variable(config::GATEWAY_ENDPOINT)?;
     let gateway = Gateway::new(&aws);

@@ -5,7 +5,7 @@ use logstream_core::{Connections, config};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
-    lambda_runtime::tracing::init_default_subscriber();
+    logstream_core::logging::init();
     let aws = config::from_env().await;
     let connections = Connections::new(&aws, config::variable(config::CONNECTIONS_TABLE)?);
     run(service_fn(async |event: LambdaEvent<_>| {
