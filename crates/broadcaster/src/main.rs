@@ -7,7 +7,7 @@ use logstream_core::{Connections, ManagementApi, config};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
-    lambda_runtime::tracing::init_default_subscriber();
+    logstream_core::logging::init();
     let aws = config::from_env().await;
     let connections = Connections::from_env(&aws)?;
     let management_api = ManagementApi::from_env(&aws)?;

@@ -57,7 +57,12 @@ where
 
 fn service<'a, H, F>(
     handler: H,
-) -> impl Service<LambdaEvent<LambdaRequest>, Response = impl Serialize, Error = Infallible>
+) -> impl Service<
+    LambdaEvent<LambdaRequest>,
+    Response = impl Serialize,
+    Error = Infallible,
+    Future: Send,
+>
 where
     H: Fn(Request) -> F,
     F: Future<Output = Response<Body>> + Send + 'a,

@@ -15,6 +15,7 @@ pub mod config;
 pub mod connections;
 pub mod error;
 pub mod lambda;
+pub mod logging;
 pub mod management_api;
 pub mod message;
 pub mod messages;

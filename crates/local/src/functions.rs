@@ -4,14 +4,16 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use broadcaster::Delivered;
+use lambda_http::{Body, Request, Response};
 use lambda_runtime::{Context, LambdaEvent};
-use logstream_core::{Connections, Gateway, Messages};
+use logstream_core::{Connections, ManagementApi, Messages, lambda};
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::sync::Notify;
 
 use crate::App;
+use crate::http_api::request_id;
 
 /// The time that a function has, in Lambda's configuration.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -23,7 +25,8 @@ const MAX_ANSWER: usize = 6 * 1024 * 1024;
 pub struct Functions {
     pub messages: Messages,
     pub connections: Connections,
-    pub gateway: Gateway,
+    pub management_api: ManagementApi,
+    pub delivered: Delivered,
     /// Told when newlog has ended, so that the stream is read at once.
     pub stored: Notify,
 }
@@ -76,35 +79,57 @@ async fn call(functions: &Functions, function: Function, event: &str) -> Result<
     let Functions {
         messages,
         connections,
-        gateway,
+        management_api,
+        delivered,
         ..
     } = functions;
     match function {
-        Function::Connect => answer(connect::handle(connections, read(event)?).await),
-        Function::Disconnect => answer(disconnect::handle(connections, read(event)?).await),
-        Function::Default => answer(default::handle(gateway, read(event)?).await),
-        Function::Newlog => answer(newlog::handle(messages, gateway, read(event)?).await),
-        Function::RecentLogs => answer(recent_logs::handle(messages, read(event)?).await),
-        Function::OnlineUsers => answer(online_users::handle(connections, read(event)?).await),
+        Function::Connect => request(|request| connect::handle(connections, request), event).await,
+        Function::Disconnect => {
+            request(|request| disconnect::handle(connections, request), event).await
+        }
+        Function::Default => {
+            request(|request| default::handle(management_api, request), event).await
+        }
+        Function::Newlog => {
+            request(|request| newlog::handle(messages, management_api, request), event).await
+        }
+        Function::RecentLogs => {
+            request(|request| recent_logs::handle(messages, request), event).await
+        }
+        Function::OnlineUsers => {
+            request(|request| online_users::handle(connections, request), event).await
+        }
         Function::Broadcaster => {
             let mut context = Context::default();
+            context.request_id = request_id();
             let deadline = SystemTime::now() + TIMEOUT;
             let deadline = deadline.duration_since(UNIX_EPOCH).unwrap_or_default();
             context.deadline = u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX);
-            let event = LambdaEvent::new(read(event)?, context);
-            answer(broadcaster::handle(connections, gateway, event).await)
+            let event = serde_json::from_str(event).map_err(unreadable)?;
+            let event = LambdaEvent::new(event, context);
+            let response =
+                broadcaster::handle(connections, management_api, delivered, event).await;
+            answer(&serde_json::to_string(&response).map_err(unreadable)?)
         }
     }
 }
 
-fn read<T: DeserializeOwned>(event: &str) -> Result<T, String> {
-    serde_json::from_str(event).map_err(|error| format!("the event cannot be read: {error}"))
+async fn request<H, F>(handler: H, event: &str) -> Result<Value, String>
+where
+    H: Fn(Request) -> F,
+    F: Future<Output = Response<Body>> + Send,
+{
+    answer(&lambda::call(handler, event).await.map_err(unreadable)?)
 }
 
-fn answer(answer: impl Serialize) -> Result<Value, String> {
-    let json = serde_json::to_string(&answer).map_err(|error| error.to_string())?;
+fn answer(json: &str) -> Result<Value, String> {
     if json.len() > MAX_ANSWER {
         return Err("the answer is too large".to_owned());
     }
-    serde_json::from_str(&json).map_err(|error| error.to_string())
+    serde_json::from_str(json).map_err(unreadable)
+}
+
+fn unreadable(error: serde_json::Error) -> String {
+    format!("not the JSON that was expected: {error}")
 }

@@ -217,6 +217,8 @@ struct Answer {
     #[serde(default)]
     headers: BTreeMap<String, String>,
     #[serde(default)]
+    multi_value_headers: BTreeMap<String, Vec<String>>,
+    #[serde(default)]
     body: Option<String>,
 }
 
@@ -228,7 +230,9 @@ pub fn response(answer: Value) -> Response {
     let mut response = Response::new(Body::from(answer.body.unwrap_or_default()));
     *response.status_mut() =
         StatusCode::from_u16(answer.status_code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    for (name, value) in &answer.headers {
+    let lists = answer.multi_value_headers.iter();
+    let lists = lists.flat_map(|(name, values)| values.iter().map(move |value| (name, value)));
+    for (name, value) in answer.headers.iter().chain(lists) {
         if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
             response.headers_mut().insert(name, value);
         }

@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use aws_config::{Region, SdkConfig};
 use aws_sdk_dynamodb::config::{Credentials, SharedCredentialsProvider};
-use logstream_core::{Connections, Gateway, Messages, config, connections, messages};
+use logstream_core::{Connections, ManagementApi, Messages, config, connections, messages};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -133,7 +133,8 @@ impl Server {
             functions: Functions {
                 messages: Messages::new(&aws, MESSAGES_TABLE.to_owned()),
                 connections: Connections::new(&aws, CONNECTIONS_TABLE.to_owned()),
-                gateway: Gateway::new(&sdk_config(&format!("http://{management}"))),
+                management_api: ManagementApi::new(&sdk_config(&format!("http://{management}"))),
+                delivered: broadcaster::Delivered::default(),
                 stored: tokio::sync::Notify::new(),
             },
             sockets: Sockets::default(),

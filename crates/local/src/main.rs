@@ -1,15 +1,25 @@
 //! The whole backend on one machine.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write as _, stderr, stdout};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::mpsc;
 use std::time::Duration;
 
 use clap::Parser;
 use local::{Options, Server};
+use logstream_core::logging::BestEffort;
 use tokio::signal::unix::{SignalKind, signal};
+use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
+
+/// Lines of the log that are kept while stderr takes none. What is logged
+/// beyond them is lost, and holds up nothing.
+const KEPT_LINES: usize = 1000;
+
+/// How long the last lines of the log are waited for.
+const LAST_LINES: Duration = Duration::from_secs(2);
 
 /// Runs the message backend on this machine: HTTP and WebSocket APIs,
 /// functions, tables and stream.
@@ -41,22 +51,55 @@ struct Arguments {
 #[tokio::main]
 async fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    let log = start_log();
+    let code = match run(arguments).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Where nobody reads why, the code still tells.
+            let _ = writeln!(stderr(), "logstream: {error}");
+            ExitCode::FAILURE
+        }
+    };
+    end_log(log);
+    code
+}
+
+/// Starts the log on stderr, written by a thread of its own, because stderr
+/// may be a pipe that nobody reads.
+fn start_log() -> WorkerGuard {
+    let (writer, log) = NonBlockingBuilder::default()
+        .lossy(true)
+        .buffered_lines_limit(KEPT_LINES)
+        .finish(BestEffort(stderr()));
     // The database warns of each put whose condition fails, and those are the
     // ordinary case of messages in one second.
     let filter =
         EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn,dynoxide=error"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr)
+        .with_ansi(stderr().is_terminal())
+        .with_writer(writer)
+        .log_internal_errors(false)
         .init();
-    match run(arguments).await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("logstream: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    // Rust's own hook writes to stderr and would wait for it.
+    std::panic::set_hook(Box::new(|panic| {
+        let reason = panic.payload_as_str();
+        let place = panic.location().map(ToString::to_string);
+        tracing::error!(reason, place, "panicked");
+    }));
+    log
+}
+
+/// Writes the last lines of the log, unless stderr is stuck. On a thread of
+/// its own: the guard tells stdout when it has to give up, and panics if that
+/// cannot be written either.
+fn end_log(log: WorkerGuard) {
+    let (ended, end) = mpsc::channel::<()>();
+    std::thread::spawn(move || {
+        drop(log);
+        drop(ended);
+    });
+    let _ = end.recv_timeout(LAST_LINES);
 }
 
 async fn run(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
@@ -71,7 +114,8 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
         max_connection_age: Duration::from_secs(arguments.max_connection_age),
     })
     .await?;
-    println!("listening on {}", server.url());
+    // Who closed stdout knows the port already.
+    let _ = writeln!(stdout(), "listening on {}", server.url());
     tokio::select! {
         _ = interrupt.recv() => {}
         _ = terminate.recv() => {}

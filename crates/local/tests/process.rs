@@ -4,10 +4,16 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read, Write, pipe};
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+/// The longest wait for something that must happen.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A server's process, killed at the end whatever happens.
 struct Process {
@@ -17,7 +23,15 @@ struct Process {
 
 impl Process {
     fn start(arguments: &[&str]) -> Self {
-        let mut child = command(arguments).spawn().unwrap();
+        Self::spawn(&mut command(arguments))
+    }
+
+    fn in_folder(folder: &Path) -> Self {
+        Self::start(&["--port", "0", "--data-dir", folder.to_str().unwrap()])
+    }
+
+    fn spawn(command: &mut Command) -> Self {
+        let mut child = command.spawn().unwrap();
         let mut line = String::new();
         let stdout = child.stdout.take().unwrap();
         BufReader::new(stdout).read_line(&mut line).unwrap();
@@ -29,10 +43,6 @@ impl Process {
             address: address.to_owned(),
             child,
         }
-    }
-
-    fn in_folder(folder: &Path) -> Self {
-        Self::start(&["--port", "0", "--data-dir", folder.to_str().unwrap()])
     }
 
     fn signal(&self, name: &str) {
@@ -48,7 +58,7 @@ impl Process {
 
     /// Sends one request and returns the whole answer.
     fn request(&self, head: &str, body: &str) -> String {
-        let mut stream = TcpStream::connect(&self.address).unwrap();
+        let mut stream = connect(&self.address);
         let length = body.len();
         write!(stream, "{head} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}").unwrap();
         let mut answer = String::new();
@@ -57,7 +67,11 @@ impl Process {
     }
 
     fn log(&self, text: &str) {
-        let body = format!(r#"{{"site":"tst","log_message":"{text}","timestamp":1}}"#);
+        self.log_at(text, "info");
+    }
+
+    fn log_at(&self, text: &str, level: &str) {
+        let body = format!(r#"{{"site":"tst","log_message":"{text}","log_level":"{level}"}}"#);
         let answer = self.request("POST /newlog", &body);
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     }
@@ -70,6 +84,65 @@ impl Drop for Process {
     }
 }
 
+/// A viewer of the site `tst`.
+struct Viewer(BufReader<TcpStream>);
+
+impl Viewer {
+    /// Sends the handshake; [`Self::opened`] reads its answer.
+    fn open(mut stream: TcpStream) -> Self {
+        let handshake = "GET /?site=tst HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+        stream.write_all(handshake.as_bytes()).unwrap();
+        Self(BufReader::new(stream))
+    }
+
+    fn opened(mut self) -> Self {
+        let mut line = String::new();
+        self.0.read_line(&mut line).unwrap();
+        assert!(line.starts_with("HTTP/1.1 101"), "{line}");
+        while line != "\r\n" {
+            line.clear();
+            self.0.read_line(&mut line).unwrap();
+        }
+        self
+    }
+
+    /// The first byte of the next frame, and its payload (RFC 6455, section
+    /// 5.2).
+    fn next(&mut self) -> (u8, Vec<u8>) {
+        let mut head = [0; 2];
+        self.0.read_exact(&mut head).unwrap();
+        let mut length = u64::from(head[1]);
+        let bytes = match head[1] {
+            126 => 2,
+            127 => 8,
+            _ => 0,
+        };
+        if bytes > 0 {
+            let mut extended = [0; 8];
+            self.0.read_exact(&mut extended[8 - bytes..]).unwrap();
+            length = u64::from_be_bytes(extended);
+        }
+        let mut payload = vec![0; usize::try_from(length).unwrap()];
+        self.0.read_exact(&mut payload).unwrap();
+        (head[0], payload)
+    }
+
+    /// Reads the frame that must be next, with a message of this text.
+    fn reads(&mut self, text: &str) {
+        let (kind, payload) = self.next();
+        let payload = String::from_utf8_lossy(&payload).into_owned();
+        assert_eq!(kind, 0x81, "{payload}");
+        assert!(payload.contains(&format!("\"{text}\"")), "{payload}");
+    }
+}
+
+/// A connection on which nothing is waited for longer than [`PATIENCE`].
+fn connect(address: &str) -> TcpStream {
+    let stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream
+}
+
 fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_logstream"));
     command
@@ -77,6 +150,12 @@ fn command(arguments: &[&str]) -> Command {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
     command
+}
+
+/// A pipe whose reader is gone.
+fn broken_pipe() -> Stdio {
+    let (_, writer) = pipe().unwrap();
+    writer.into()
 }
 
 #[test]
@@ -88,25 +167,13 @@ fn interrupt_and_terminate_end_it_cleanly_with_a_socket_open() {
             "{}",
             process.address
         );
-        let mut socket = TcpStream::connect(&process.address).unwrap();
-        let handshake = "GET /?site=tst HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
-        socket.write_all(handshake.as_bytes()).unwrap();
-        let mut answer = BufReader::new(&socket);
-        let mut line = String::new();
-        answer.read_line(&mut line).unwrap();
-        assert!(line.starts_with("HTTP/1.1 101"), "{line}");
-        while line != "\r\n" {
-            line.clear();
-            answer.read_line(&mut line).unwrap();
-        }
-
+        let mut viewer = Viewer::open(connect(&process.address)).opened();
         process.signal(signal);
-        let mut close = [0; 4];
-        answer.read_exact(&mut close).unwrap();
+        let (kind, payload) = viewer.next();
         // A close frame (RFC 6455, section 5.5.1) with the code 1001.
-        assert_eq!(close[0], 0x88);
-        assert_eq!(u16::from_be_bytes([close[2], close[3]]), 1001);
-        drop(socket);
+        assert_eq!(kind, 0x88);
+        assert_eq!(u16::from_be_bytes([payload[0], payload[1]]), 1001);
+        drop(viewer);
         let status = process.child.wait().unwrap();
         assert_eq!(status.code(), Some(0), "{signal}");
     }
@@ -176,4 +243,67 @@ fn only_the_apis_listen_on_the_address_that_is_given() {
         .collect();
     listening.sort();
     assert_eq!(listening, ["00000000", "0100007F", "0100007F"]);
+}
+
+#[test]
+fn a_log_that_cannot_be_written_fails_no_request_and_no_broadcast() {
+    let mut logs = vec![broken_pipe()];
+    if cfg!(target_os = "linux") {
+        let full = File::options().write(true).open("/dev/full").unwrap();
+        logs.push(full.into());
+    }
+    for log in logs {
+        // Everything logs, the broadcast too.
+        let mut command = command(&["--port", "0"]);
+        let mut process = Process::spawn(command.env("RUST_LOG", "debug").stderr(log));
+        let mut viewer = Viewer::open(connect(&process.address)).opened();
+        for index in 0..5 {
+            let text = format!("message {index}");
+            process.log_at(&text, "unknown");
+            viewer.reads(&text);
+        }
+        process.signal("TERM");
+        assert_eq!(process.child.wait().unwrap().code(), Some(0));
+    }
+}
+
+#[test]
+fn a_log_that_nobody_reads_holds_up_no_request_and_no_broadcast() {
+    let mut process = Process::start(&["--port", "0"]);
+    let mut viewer = Viewer::open(connect(&process.address)).opened();
+    // Each is a line of the log with all of the level: many times what a pipe
+    // holds, and more lines than are kept for it.
+    let level = "x".repeat(1000);
+    for index in 0..1500 {
+        let text = format!("message {index}");
+        process.log_at(&text, &level);
+        viewer.reads(&text);
+    }
+    process.signal("TERM");
+    assert_eq!(process.child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn it_serves_and_ends_cleanly_when_nobody_reads_that_it_listens() {
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr();
+    let address = port.unwrap().to_string();
+    let (_, port) = address.rsplit_once(':').unwrap();
+    let mut command = command(&["--port", port]);
+    let child = command.stdout(broken_pipe()).spawn().unwrap();
+    let mut process = Process { child, address };
+    let deadline = Instant::now() + PATIENCE;
+    while TcpStream::connect(&process.address).is_err() {
+        assert!(Instant::now() < deadline, "it does not listen");
+        sleep(Duration::from_millis(10));
+    }
+    process.log("x");
+    process.signal("TERM");
+    assert_eq!(process.child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn a_start_that_fails_is_exit_code_1_also_when_nobody_reads_why() {
+    let mut command = command(&["--port", "0", "--data-dir", "/dev/null/x"]);
+    let status = command.stderr(broken_pipe()).status().unwrap();
+    assert_eq!(status.code(), Some(1));
 }

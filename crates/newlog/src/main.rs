@@ -6,7 +6,7 @@ use logstream_core::{ManagementApi, Messages, config, lambda};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
-    lambda_runtime::tracing::init_default_subscriber();
+    logstream_core::logging::init();
     let aws = config::from_env().await;
     let messages = Messages::from_env(&aws)?.with_retention_from_env()?;
     let management_api = ManagementApi::from_env(&aws)?;
