@@ -204,9 +204,10 @@ async fn disconnecting_removes_every_row_of_the_connection_and_no_other() {
         logstream_core::Connections::new(&server.sdk_config(), CONNECTIONS_TABLE.to_owned());
     for (id, left) in [("unknown", 3), ("a=", 1), ("a=", 1)] {
         let event = json!({"requestContext": {"connectionId": id, "connectedAt": 1, "requestTimeEpoch": 1}});
-        let answer = disconnect::handle(&connections, serde_json::from_value(event).unwrap()).await;
-        assert_eq!(answer.status_code, 200);
-        let answer: Value = serde_json::to_value(answer).unwrap();
+        let handler = |request| disconnect::handle(&connections, request);
+        let answer = logstream_core::lambda::call(handler, &event.to_string()).await;
+        let answer: Value = serde_json::from_str(&answer.unwrap()).unwrap();
+        assert_eq!(answer["statusCode"], 200);
         assert_eq!(answer["body"], "Disconnect successful.");
         assert_eq!(tables.rows(CONNECTIONS_TABLE).await.len(), left);
     }

@@ -175,8 +175,12 @@ impl FanOut {
             });
             delivered.keep(last.collect());
         }
-        let records = undelivered.iter().filter_map(|place| self.records.get(*place));
-        records.map(|record| record.sequence_number.clone()).collect()
+        let records = undelivered
+            .iter()
+            .filter_map(|place| self.records.get(*place));
+        records
+            .map(|record| record.sequence_number.clone())
+            .collect()
     }
 
     /// Reads the connections of all sites. Returns them with their records,
@@ -196,12 +200,14 @@ impl FanOut {
                 Ok(connections) => {
                     for connection in connections {
                         let young_until = young_until(&connection);
-                        let viewer = viewers.entry(connection.id).or_insert_with_key(|id| Viewer {
-                            id: id.clone(),
-                            young_until,
-                            records: Vec::new(),
-                            skip: 0,
-                        });
+                        let viewer = viewers
+                            .entry(connection.id)
+                            .or_insert_with_key(|id| Viewer {
+                                id: id.clone(),
+                                young_until,
+                                records: Vec::new(),
+                                skip: 0,
+                            });
                         viewer.records.extend(places);
                     }
                 }
@@ -247,7 +253,9 @@ impl FanOut {
         let mut count = viewer.skip;
         let mut end = End::Served;
         for place in viewer.records.iter().skip(viewer.skip) {
-            let Some(record) = self.records.get(*place) else { continue };
+            let Some(record) = self.records.get(*place) else {
+                continue;
+            };
             end = attempts.deliver(record).await;
             if end != End::Served {
                 break;
@@ -313,7 +321,9 @@ impl FanOut {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => tracing::error_span!("site", site).in_scope(|| error.log()),
                 // The next message tries again.
-                Err(_) => tracing::warn!(site, connection_id = viewer.id, "row not deleted in time"),
+                Err(_) => {
+                    tracing::warn!(site, connection_id = viewer.id, "row not deleted in time")
+                }
             }
         });
         join_all(removes).await;
@@ -373,7 +383,14 @@ impl FanOut {
                 left,
             } = counts;
             tracing::info!(
-                site, connections, frames, gone, closed, left, milliseconds, "broadcast"
+                site,
+                connections,
+                frames,
+                gone,
+                closed,
+                left,
+                milliseconds,
+                "broadcast"
             );
         }
     }

@@ -13,8 +13,8 @@ use logstream_core::{Connections, ManagementApi};
 use tokio::time::Instant;
 use tracing::Instrument as _;
 
-use fan_out::FanOut;
 pub use fan_out::Delivered;
+use fan_out::FanOut;
 pub use records::StreamEvent;
 
 /// The records that one invocation may be given. A site's connections are

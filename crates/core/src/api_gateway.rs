@@ -31,7 +31,11 @@ impl Query {
     /// Decodes a request's query string (`application/x-www-form-urlencoded`).
     pub fn of(request: &Request) -> Self {
         let raw = request.uri().query().unwrap_or_default();
-        Self(form_urlencoded::parse(raw.as_bytes()).into_owned().collect())
+        Self(
+            form_urlencoded::parse(raw.as_bytes())
+                .into_owned()
+                .collect(),
+        )
     }
 
     /// The value of a parameter; an empty one counts as missing.
@@ -57,9 +61,9 @@ impl Query {
     /// [`Error::Invalid`] when it is missing, empty, given twice or longer
     /// than [`message::MAX_SITE_BYTES`].
     pub fn site(&self) -> Result<&str, Error> {
-        let site = self.get("site")?.ok_or_else(|| {
-            Error::Invalid("Requires query string param 'site'.".to_owned())
-        })?;
+        let site = self
+            .get("site")?
+            .ok_or_else(|| Error::Invalid("Requires query string param 'site'.".to_owned()))?;
         if site.len() > message::MAX_SITE_BYTES {
             return Err(Error::Invalid(format!(
                 "Query string param 'site' is {} bytes long; expected at most {}.",

@@ -57,12 +57,7 @@ where
 
 fn service<'a, H, F>(
     handler: H,
-) -> impl Service<
-    LambdaEvent<LambdaRequest>,
-    Response = impl Serialize,
-    Error = Infallible,
-    Future: Send,
->
+) -> impl Service<LambdaEvent<LambdaRequest>, Response = impl Serialize, Error = Infallible, Future: Send>
 where
     H: Fn(Request) -> F,
     F: Future<Output = Response<Body>> + Send + 'a,
@@ -86,7 +81,11 @@ fn repair(mut event: LambdaEvent<LambdaRequest>) -> LambdaEvent<LambdaRequest> {
             request.raw_path = None;
             request.raw_query_string = request.raw_query_string.take().map(|query| {
                 let query = utf8_percent_encode(&query, QUERY).to_string();
-                if query.len() > MAX_QUERY_BYTES { String::new() } else { query }
+                if query.len() > MAX_QUERY_BYTES {
+                    String::new()
+                } else {
+                    query
+                }
             });
             request.is_base64_encoded &= is_base64(request.body.as_deref());
         }

@@ -92,7 +92,11 @@ async fn call(functions: &Functions, function: Function, event: &str) -> Result<
             request(|request| default::handle(management_api, request), event).await
         }
         Function::Newlog => {
-            request(|request| newlog::handle(messages, management_api, request), event).await
+            request(
+                |request| newlog::handle(messages, management_api, request),
+                event,
+            )
+            .await
         }
         Function::RecentLogs => {
             request(|request| recent_logs::handle(messages, request), event).await
@@ -108,8 +112,7 @@ async fn call(functions: &Functions, function: Function, event: &str) -> Result<
             context.deadline = u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX);
             let event = serde_json::from_str(event).map_err(unreadable)?;
             let event = LambdaEvent::new(event, context);
-            let response =
-                broadcaster::handle(connections, management_api, delivered, event).await;
+            let response = broadcaster::handle(connections, management_api, delivered, event).await;
             answer(&serde_json::to_string(&response).map_err(unreadable)?)
         }
     }

@@ -5,7 +5,7 @@ use lambda_http::http::StatusCode;
 use lambda_http::{Body, Request, Response};
 use logstream_core::api_gateway::{connection_id, empty, with_body};
 use logstream_core::message::error_frame;
-use logstream_core::{Error, ManagementApi, Messages, Message, SortKey};
+use logstream_core::{Error, ManagementApi, Message, Messages, SortKey};
 
 /// Stores the message of a request. Success means that it is durable.
 ///

@@ -107,18 +107,27 @@ impl World {
             "[year]-[month]-[day] [hour]:[minute]:[second].[subsecond digits:6]"
         );
         let rows = self.rows.lock().unwrap();
-        let items = rows.iter().filter(|(row, ..)| site == row).map(|(_, id, age)| {
-            let started = OffsetDateTime::now_utc() - time::Duration::seconds(*age);
-            let started = started.format(format).unwrap();
-            json!({"ConnectionID": {"S": id}, "ConnectionStartedUTC": {"S": started}})
-        });
+        let items = rows
+            .iter()
+            .filter(|(row, ..)| site == row)
+            .map(|(_, id, age)| {
+                let started = OffsetDateTime::now_utc() - time::Duration::seconds(*age);
+                let started = started.format(format).unwrap();
+                json!({"ConnectionID": {"S": id}, "ConnectionStartedUTC": {"S": started}})
+            });
         json!({"Items": items.collect::<Vec<_>>()}).to_string()
     }
 
     fn delete(&self, body: &[u8]) -> String {
         let delete: Value = serde_json::from_slice(body).unwrap();
-        let (site, id) = (&delete["Key"]["site"]["S"], &delete["Key"]["ConnectionID"]["S"]);
-        self.rows.lock().unwrap().retain(|(s, i, _)| site != s || id != i);
+        let (site, id) = (
+            &delete["Key"]["site"]["S"],
+            &delete["Key"]["ConnectionID"]["S"],
+        );
+        self.rows
+            .lock()
+            .unwrap()
+            .retain(|(s, i, _)| site != s || id != i);
         "{}".to_owned()
     }
 
@@ -134,7 +143,10 @@ impl World {
         if status == 200 {
             let text = String::from_utf8(body.to_vec()).unwrap();
             let mut delivered = self.delivered.lock().unwrap();
-            delivered.entry(id.to_owned()).or_default().push((text, Instant::now()));
+            delivered
+                .entry(id.to_owned())
+                .or_default()
+                .push((text, Instant::now()));
         }
         status
     }
@@ -247,12 +259,20 @@ impl Stage {
     /// When the last of these connections had its last frame.
     fn done(&self, ids: &[String], started: Instant) -> Duration {
         let delivered = self.world.delivered.lock().unwrap();
-        let last = ids.iter().map(|id| delivered[id].last().unwrap().1 - started);
+        let last = ids
+            .iter()
+            .map(|id| delivered[id].last().unwrap().1 - started);
         last.max().unwrap()
     }
 
     fn posts(&self, id: &str) -> usize {
-        self.world.posts.lock().unwrap().get(id).copied().unwrap_or(0)
+        self.world
+            .posts
+            .lock()
+            .unwrap()
+            .get(id)
+            .copied()
+            .unwrap_or(0)
     }
 
     fn closed(&self) -> Vec<String> {
@@ -262,7 +282,12 @@ impl Stage {
     }
 
     fn is_online(&self, id: &str) -> bool {
-        self.world.rows.lock().unwrap().iter().any(|(_, row, _)| row == id)
+        self.world
+            .rows
+            .lock()
+            .unwrap()
+            .iter()
+            .any(|(_, row, _)| row == id)
     }
 
     /// Checks that each of these has the first messages, in order and once.
@@ -283,7 +308,15 @@ const SECOND: Duration = Duration::from_secs(1);
 #[tokio::test(start_paused = true)]
 async fn a_gateway_that_is_slow_for_all_closes_nobody_and_fails_nothing() {
     for delay in [1, 20, 60, 150, 400] {
-        for (count, messages) in [(1, 1), (1, 20), (1, 60), (3, 20), (3, 60), (50, 1), (50, 20)] {
+        for (count, messages) in [
+            (1, 1),
+            (1, 20),
+            (1, 60),
+            (3, 20),
+            (3, 60),
+            (50, 1),
+            (50, 20),
+        ] {
             let viewers = ids("v", count);
             let stage = Stage::new(&viewers, move |_, _, _| Status(200, delay));
             let (failed, took) = stage.broadcast(0..messages).await;
@@ -320,9 +353,16 @@ async fn connections_that_cannot_be_served_are_closed_and_delay_the_others_by_a_
         (40, Hang),
     ] {
         let (healthy, bad) = (ids("v", 50), ids("bad", count));
-        let stage = Stage::new(&[healthy.clone(), bad.clone()].concat(), move |id, before, _| {
-            if id.starts_with("bad") && before > 0 { reply } else { OK }
-        });
+        let stage = Stage::new(
+            &[healthy.clone(), bad.clone()].concat(),
+            move |id, before, _| {
+                if id.starts_with("bad") && before > 0 {
+                    reply
+                } else {
+                    OK
+                }
+            },
+        );
         let started = Instant::now();
         let (failed, took) = stage.broadcast(0..20).await;
         assert!(failed.is_empty(), "{failed:?}");
@@ -345,7 +385,11 @@ async fn connections_that_cannot_be_served_are_closed_and_delay_the_others_by_a_
 async fn bad_connections_among_a_thousand_are_closed_while_most_are_healthy() {
     let (healthy, bad) = (ids("v", 600), ids("bad", 400));
     let stage = Stage::new(&[healthy.clone(), bad].concat(), |id, _, _| {
-        if id.starts_with("bad") { Status(429, 1) } else { OK }
+        if id.starts_with("bad") {
+            Status(429, 1)
+        } else {
+            OK
+        }
     });
     let (failed, took) = stage.broadcast(0..1).await;
     assert!(failed.is_empty(), "{failed:?}");
@@ -389,7 +433,9 @@ async fn a_row_older_than_two_seconds_is_not_new() {
 async fn an_account_that_throttles_every_second_post_closes_nobody() {
     for (count, messages) in [(50, 1), (50, 20), (200, 5)] {
         let viewers = ids("v", count);
-        let stage = Stage::new(&viewers, |_, _, all| Status(if all % 2 == 0 { 429 } else { 200 }, 1));
+        let stage = Stage::new(&viewers, |_, _, all| {
+            Status(if all % 2 == 0 { 429 } else { 200 }, 1)
+        });
         let (failed, _) = stage.broadcast(0..messages).await;
         assert!(failed.is_empty(), "{failed:?}");
         assert!(stage.closed().is_empty());
@@ -403,7 +449,14 @@ async fn an_account_that_throttles_at_random_closes_nobody() {
         let viewers = ids("v", 50);
         let random = Mutex::new(fastrand::Rng::with_seed(seed));
         let stage = Stage::new(&viewers, move |_, _, _| {
-            Status(if random.lock().unwrap().bool() { 429 } else { 200 }, 1)
+            Status(
+                if random.lock().unwrap().bool() {
+                    429
+                } else {
+                    200
+                },
+                1,
+            )
         });
         let (failed, _) = stage.broadcast(0..3).await;
         assert!(failed.is_empty(), "{failed:?}");
@@ -418,7 +471,14 @@ async fn a_few_posts_that_fail_at_random_close_nobody() {
         let viewers = ids("v", 30);
         let random = Mutex::new(fastrand::Rng::with_seed(seed));
         let stage = Stage::new(&viewers, move |_, _, _| {
-            Status(if random.lock().unwrap().u8(..20) == 0 { 500 } else { 200 }, 20)
+            Status(
+                if random.lock().unwrap().u8(..20) == 0 {
+                    500
+                } else {
+                    200
+                },
+                20,
+            )
         });
         let (failed, _) = stage.broadcast(0..50).await;
         assert!(failed.is_empty(), "{failed:?}");
@@ -440,7 +500,11 @@ async fn an_outage_that_passes_closes_nobody_and_everything_is_delivered() {
         let viewers = ids("v", 50);
         let started = Instant::now();
         let stage = Stage::new(&viewers, move |_, _, all| {
-            if all >= from && started.elapsed() < 5 * SECOND { reply } else { Status(200, 10) }
+            if all >= from && started.elapsed() < 5 * SECOND {
+                reply
+            } else {
+                Status(200, 10)
+            }
         });
         let (failed, took) = stage.broadcast(0..20).await;
         assert!(failed.is_empty(), "{failed:?}");
@@ -453,7 +517,10 @@ async fn an_outage_that_passes_closes_nobody_and_everything_is_delivered() {
 #[tokio::test(start_paused = true)]
 async fn an_account_whose_burst_is_used_up_closes_nobody() {
     let viewers = ids("v", 300);
-    let stage = Stage::new(&viewers, |_, _, all| if all < 150 { OK } else { Status(429, 1) });
+    let stage = Stage::new(
+        &viewers,
+        |_, _, all| if all < 150 { OK } else { Status(429, 1) },
+    );
     let (failed, took) = stage.broadcast(0..1).await;
     assert_eq!(failed.len(), 1);
     assert!(stage.closed().is_empty());
@@ -477,7 +544,10 @@ async fn a_lost_permission_or_a_fault_of_the_gateway_closes_nobody() {
 #[tokio::test(start_paused = true)]
 async fn one_connection_that_may_not_be_posted_to_is_reported_and_not_closed() {
     let healthy = ids("v", 50);
-    let stage = Stage::new(&healthy, |id, _, _| if id == "bad" { Status(403, 1) } else { OK });
+    let stage = Stage::new(
+        &healthy,
+        |id, _, _| if id == "bad" { Status(403, 1) } else { OK },
+    );
     stage.add("tst", "bad", 60);
     let (failed, took) = stage.broadcast(0..2).await;
     assert_eq!(failed.len(), 1);
@@ -494,7 +564,10 @@ async fn a_lone_viewers_silence_and_429_are_its_own_and_other_failures_are_not()
         (Status(500, 1), false),
         (Status(403, 1), false),
     ] {
-        let stage = Stage::new(&ids("v", 1), move |_, before, _| if before == 0 { OK } else { reply });
+        let stage = Stage::new(
+            &ids("v", 1),
+            move |_, before, _| if before == 0 { OK } else { reply },
+        );
         let (failed, took) = stage.broadcast(0..3).await;
         assert_eq!(stage.closed().len(), usize::from(is_own));
         assert_eq!(failed.is_empty(), is_own, "{failed:?}");
@@ -507,7 +580,11 @@ async fn a_lone_viewers_silence_and_429_are_its_own_and_other_failures_are_not()
 async fn a_connection_that_fails_every_second_time_is_closed_before_it_holds_up_a_batch() {
     let healthy = ids("v", 10);
     let stage = Stage::new(&healthy, |id, before, _| {
-        if id == "bad" && before % 2 == 0 { Status(429, 1) } else { OK }
+        if id == "bad" && before % 2 == 0 {
+            Status(429, 1)
+        } else {
+            OK
+        }
     });
     stage.add("tst", "bad", 60);
     let (_, took) = stage.broadcast(0..crate::BATCH_SIZE).await;
@@ -537,7 +614,11 @@ async fn a_connection_that_watches_many_sites_has_one_budget_and_one_order() {
 async fn the_retry_of_a_batch_sends_nobody_a_frame_twice() {
     let healthy = ids("v", 50);
     let stage = Stage::closing(&healthy, Status(500, 1), |id, before, _| {
-        if id == "bad" && (1..30).contains(&before) { Status(429, 1) } else { OK }
+        if id == "bad" && (1..30).contains(&before) {
+            Status(429, 1)
+        } else {
+            OK
+        }
     });
     stage.add("tst", "bad", 60);
     let (mut failed, _) = stage.broadcast(0..5).await;
