@@ -77,6 +77,32 @@ async fn messages_later_than_after_time_come_newest_first() {
     );
 }
 
+// So frontends order what they load. With whole seconds, the messages of one
+// second stood upside down.
+#[tokio::test]
+async fn a_stable_sort_by_timestamp_gives_the_order_of_the_ids() {
+    let deployment = Deployment::start().await;
+    let site = unique("tst");
+    for (text, timestamp) in [
+        ("0", json!(1604514063)),
+        ("1", json!(1604514063)),
+        ("2", json!(1604514063)),
+        ("4", json!(1604514063.25)),
+        ("3", json!(1604514063.03)),
+        ("5", json!(1604514063.418301)),
+        ("6", json!(1604514064)),
+    ] {
+        deployment.log(&site, text, timestamp).await;
+    }
+    let mut recent = deployment.recent(&site).await;
+    recent.sort_by(|a, b| {
+        let timestamp = |message: &Value| message["timestamp"].as_f64().unwrap();
+        timestamp(a).total_cmp(&timestamp(b))
+    });
+    assert_eq!(texts(&recent), ["0", "1", "2", "3", "4", "5", "6"]);
+    assert!(recent.is_sorted_by_key(|message| message["id"].as_str().unwrap().to_owned()));
+}
+
 #[tokio::test]
 async fn a_wrong_parameter_is_named() {
     let deployment = Deployment::start().await;

@@ -1,9 +1,9 @@
 //! Cases recorded from the Python system whose outcome its clients rely on:
 //! what was sent, and what comes of it here. Additions to its answers, the
-//! ids, are left out of the comparison.
+//! ids and the fractions of a second, are left out of the comparison.
 
 use futures_util::{StreamExt, stream};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::support::{Client, Deployment, unique};
 
@@ -57,7 +57,11 @@ async fn run(deployment: &Deployment, name: &str, case: &Value) {
         assert_eq!(answers.last().unwrap().body, body, "{name}");
     }
     if let Some(json) = expect.get("json") {
-        assert_eq!(without_ids(answers.last().unwrap().json()), *json, "{name}");
+        assert_eq!(
+            without_additions(answers.last().unwrap().json()),
+            *json,
+            "{name}"
+        );
     }
     if let Some(field) = expect["field"].as_str() {
         let error = answers.last().unwrap().error();
@@ -65,13 +69,13 @@ async fn run(deployment: &Deployment, name: &str, case: &Value) {
     }
     if let Some(frames) = expect.get("frames") {
         let received = deployment.frames_until_now(site, &mut watcher).await;
-        let received = without_ids(received.into_iter().filter(is_not_marker).collect());
+        let received = without_additions(received.into_iter().filter(is_not_marker).collect());
         assert_eq!(received, *frames, "{name}");
     }
     if !own.is_empty() {
         // The sender gets what every client gets, and nothing else.
         own.extend(deployment.frames_until_now(site, &mut sender).await);
-        let own = without_ids(own.into_iter().filter(is_not_marker).collect());
+        let own = without_additions(own.into_iter().filter(is_not_marker).collect());
         assert_eq!(own, expect["frames"], "{name}");
     }
 }
@@ -108,11 +112,15 @@ fn is_not_marker(frame: &Value) -> bool {
     !frame["message"].as_str().unwrap().starts_with("marker")
 }
 
-/// Takes the `id` out of every object of a list.
-fn without_ids(mut value: Value) -> Value {
+/// Takes the `id`, and the fraction of a `timestamp` that is a number, out of
+/// every object of a list.
+fn without_additions(mut value: Value) -> Value {
     for item in value.as_array_mut().into_iter().flatten() {
         if let Some(item) = item.as_object_mut() {
             item.remove("id");
+            if let Some(seconds) = item.get("timestamp").and_then(Value::as_f64) {
+                item.insert("timestamp".to_owned(), json!(seconds as u64));
+            }
         }
     }
     value

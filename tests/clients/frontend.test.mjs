@@ -30,7 +30,7 @@ test('On load, history and live messages sort together by their timestamps', asy
   await frontend.untilShown(1);
 
   assert.deepEqual(await frontend.history(), [
-    { message: 'third', log_level: 'error', timestamp: start + 20, id: `${start + 20}.750000` },
+    { message: 'third', log_level: 'error', timestamp: start + 20.75, id: `${start + 20}.750000` },
     { message: 'second', log_level: 'info', timestamp: start + 10, id: `${start + 10}.000000` },
     { message: 'first', log_level: 'debug', timestamp: start, id: `${start}.000000` },
   ]);
@@ -41,6 +41,17 @@ test('On load, history and live messages sort together by their timestamps', asy
     ['second', 'number'], // in the history
     ['third', 'number'],
   ]);
+});
+
+test('On load, messages of one second stand in the order of their arrival, the latest at the end', async (t) => {
+  const site = newSite();
+  const timestamp = now() - 100;
+  const texts = ['Slewing', 'Tracking', 'Exposing', 'Reading out'];
+  for (const text of texts) await post({ site, log_message: text, timestamp });
+  const frontend = await Frontend.connect(t, site);
+  const shown = await frontend.load();
+  assert.deepEqual(shown.map((line) => line.message), texts);
+  assert.deepEqual(shown.at(-1), (await frontend.history())[0]);
 });
 
 test('A message sent over the socket comes back as its broadcast and as nothing else', async (t) => {

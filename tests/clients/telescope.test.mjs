@@ -36,6 +36,6 @@ test('What a telescope sends back to back is accepted, arrives in order and is i
   const history = await frontend.history();
   assert.deepEqual(
     history.reverse(),
-    frontend.frames.map(({ message, log_level, timestamp, id }) => ({ message, log_level, timestamp: Number(timestamp), id })),
+    frontend.frames.map(({ message, log_level, id }) => ({ message, log_level, timestamp: Number(id), id })),
   );
 });

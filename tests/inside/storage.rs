@@ -98,6 +98,38 @@ async fn a_page_of_expired_messages_hides_none_behind_it() {
     assert_eq!(deployment.recent_texts("tst").await, ["live"]);
 }
 
+#[tokio::test]
+async fn the_pages_read_are_few_however_many_expired_messages_lie_in_front() {
+    let server = server().await;
+    let tables = Tables::of(&server);
+    for (text, key) in [("older", "1"), ("live", "2")] {
+        tables.put_message("tst", key, text, now() + 1000).await;
+    }
+    tables.put_messages("tst", 3, 2_000, now() - 10).await;
+    tables.put_message("tst", "4", "newest", now() + 1000).await;
+    let (recorder, config) = Recorder::before(&server).await;
+    let messages = Messages::new(&config, MESSAGES_TABLE.to_owned());
+    for (query, expected, pages) in [
+        ("limit=1", &["newest"][..], 2),
+        ("limit=1&before=4", &["live"], 2),
+        ("limit=2", &["newest", "live"], 2),
+        ("", &["newest", "live", "older"], 1),
+    ] {
+        let event = json!({
+            "version": "2.0",
+            "rawQueryString": format!("site=tst&{query}"),
+            "isBase64Encoded": false,
+            "requestContext": {"http": {"method": "GET"}},
+        });
+        let event = serde_json::from_value(event).unwrap();
+        let answer = recent_logs::handle(&messages, event).await;
+        let answer = serde_json::to_value(answer).unwrap();
+        let recent: Vec<Value> = serde_json::from_str(answer["body"].as_str().unwrap()).unwrap();
+        assert_eq!(texts(&recent), expected, "{query}");
+        assert_eq!(recorder.take(), vec!["Query"; pages], "{query}");
+    }
+}
+
 // One row without a text made the original answer nothing at all.
 #[tokio::test]
 async fn a_row_that_cannot_be_read_is_left_out() {

@@ -129,21 +129,16 @@ impl Message {
     }
 
     /// The JSON of its entry in recent-logs: `message`, `log_level`,
-    /// `timestamp` (whole seconds, a number) and `id`.
+    /// `timestamp` (seconds with their fraction, a number) and `id`.
     pub fn to_recent(&self) -> String {
-        #[derive(Serialize)]
-        struct Recent<'a> {
-            message: &'a str,
-            log_level: Level,
-            timestamp: u64,
-            id: String,
-        }
-        to_json(&Recent {
-            message: &self.text,
-            log_level: self.level,
-            timestamp: self.key.seconds(),
-            id: self.key.to_string(),
-        })
+        // By hand for the timestamp: a float has not all of its digits.
+        format!(
+            r#"{{"message":{},"log_level":"{}","timestamp":{},"id":"{}"}}"#,
+            to_json(&self.text),
+            self.level.name(),
+            self.key.to_json(),
+            self.key
+        )
     }
 }
 
@@ -465,7 +460,7 @@ mod tests {
         );
         assert_eq!(
             message.to_recent(),
-            r#"{"message":"<b>🔭\"","log_level":"info","timestamp":1604514063,"id":"1604514063.987000"}"#
+            r#"{"message":"<b>🔭\"","log_level":"info","timestamp":1604514063.987,"id":"1604514063.987000"}"#
         );
     }
 

@@ -63,10 +63,11 @@ const PLACEMENT_PAGE: usize = 1_000;
 /// Callers give up after 5 s, and send again.
 const RETRY_TIME: Duration = Duration::from_secs(60);
 
-/// The most rows in a page of recent messages; DynamoDB itself ends a page at
-/// 1 MB. Given at all because the local database reads a whole partition
+/// The most rows in a page of recent messages: never fewer than the 1 MB at
+/// which DynamoDB itself ends a page, since the smallest row takes some 58
+/// bytes. Given at all because the local database reads a whole partition
 /// where no limit is given.
-const RECENT_PAGE: i32 = 10_000;
+const RECENT_PAGE: i32 = 20_000;
 
 /// An item as the SDK has it.
 pub type Item = HashMap<String, AttributeValue>;
@@ -240,8 +241,8 @@ impl Messages {
     }
 
     /// One page of a site's messages with keys from `low` to `high`, both
-    /// included, newest first, read consistently. `wanted`: how many the
-    /// caller still has use for.
+    /// included, newest first, read consistently. At most `rows` rows are
+    /// looked at, of which those that have expired are left out.
     ///
     /// # Errors
     /// [`Error::Unavailable`] when the query failed after all retries.
@@ -250,7 +251,7 @@ impl Messages {
         site: &str,
         low: SortKey,
         high: SortKey,
-        wanted: usize,
+        rows: usize,
     ) -> Result<Page, Error> {
         // DynamoDB refuses a BETWEEN whose bounds are the wrong way round.
         if low > high {
@@ -274,11 +275,7 @@ impl Messages {
             .expression_attribute_values(":low", number(low))
             .expression_attribute_values(":high", number(high))
             .expression_attribute_values(":now", number(now()))
-            .limit(
-                i32::try_from(wanted)
-                    .unwrap_or(RECENT_PAGE)
-                    .min(RECENT_PAGE),
-            )
+            .limit(i32::try_from(rows).unwrap_or(RECENT_PAGE).min(RECENT_PAGE))
             .send()
             .await
             .map_err(|error| Error::aws("Query", &error))?;

@@ -71,9 +71,16 @@ impl SortKey {
         Self(micros.min(Self::MAX.0))
     }
 
-    /// Whole seconds, the fraction cut off: the `timestamp` that clients see.
+    /// Whole seconds, the fraction cut off: the `timestamp` of a frame.
     pub fn seconds(self) -> u64 {
         self.0 / MICROS
+    }
+
+    /// Seconds with their fraction, as a JSON number without needless zeros
+    /// (`1604514063.25`): the `timestamp` of an entry in recent-logs.
+    pub fn to_json(self) -> String {
+        let id = self.to_string();
+        id.trim_end_matches('0').trim_end_matches('.').to_owned()
     }
 
     /// The last key of this key's second.
@@ -194,6 +201,21 @@ mod tests {
     }
 
     #[test]
+    fn a_json_number_has_the_fraction_without_needless_zeros() {
+        for (text, number) in [
+            ("1604514063.418301", "1604514063.418301"),
+            ("1604514063.25", "1604514063.25"),
+            ("1604514063.000001", "1604514063.000001"),
+            ("1604514060", "1604514060"),
+            ("0.5", "0.5"),
+            ("0", "0"),
+            ("99999999999", "99999999999"),
+        ] {
+            assert_eq!(SortKey::from_seconds(text).unwrap().to_json(), number);
+        }
+    }
+
+    #[test]
     fn what_is_not_a_json_number_is_refused() {
         for text in [
             "",
@@ -263,6 +285,7 @@ mod tests {
             let key = SortKey(micros);
             prop_assert_eq!(SortKey::from_seconds(&key.to_string()), Ok(key));
             prop_assert_eq!(SortKey::from_stored(&key.to_string()), Some(key));
+            prop_assert_eq!(SortKey::from_seconds(&key.to_json()), Ok(key));
         }
 
         #[test]

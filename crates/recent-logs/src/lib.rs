@@ -47,10 +47,13 @@ async fn recent_logs(
     let mut oldest = None;
     let mut is_more_left = false;
     let mut next = high;
+    // One more than may be shown tells whether more is left.
+    let mut rows = limit.saturating_add(1);
     'pages: while let Some(high) = next {
-        // One more than may be shown tells whether more is left.
-        let wanted = limit.saturating_sub(body.count).saturating_add(1);
-        let page = messages.newest_first(site, low, high, wanted).await?;
+        let page = messages.newest_first(site, low, high, rows).await?;
+        // What the first page did not have may lie behind any number of
+        // expired rows: by large pages it is reached with the fewest calls.
+        rows = usize::MAX;
         for message in page.messages {
             if body.count == limit || !body.push(&message.to_recent()) {
                 is_more_left = true;
