@@ -6,12 +6,15 @@
 //! calls the functions with them, and behaves as API Gateway, DynamoDB and
 //! the event source mapping do where a client can notice.
 
+mod api_gateway;
 mod database;
 mod event_source;
 mod functions;
 mod http_api;
 mod management_api;
+mod public_port;
 mod sockets;
+mod tables;
 mod websocket_api;
 
 use std::io;
@@ -22,6 +25,7 @@ use std::time::Duration;
 
 use aws_config::{Region, SdkConfig};
 use aws_sdk_dynamodb::config::{Credentials, SharedCredentialsProvider};
+use aws_sdk_dynamodb::error::DisplayErrorContext;
 use logstream_core::{Connections, Gateway, Messages, config, connections, messages};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -122,10 +126,11 @@ impl Server {
         ] {
             if !database.has_table(name).map_err(StartError::Database)? {
                 let client = aws_sdk_dynamodb::Client::new(&aws);
-                definition
-                    .create(&client, name)
+                tables::create(&client, name, definition)
                     .await
-                    .map_err(|error| StartError::Database(format!("{name}: {error:?}")))?;
+                    .map_err(|error| {
+                        StartError::Database(format!("{name}: {}", DisplayErrorContext(error)))
+                    })?;
             }
         }
 
@@ -149,7 +154,7 @@ impl Server {
         tasks.spawn(event_source::run(app.clone(), stream));
         tasks.spawn(database::sweep(database.clone(), app.stop.clone()));
         tasks.spawn(management_api::serve(app.clone(), management_listener));
-        tasks.spawn(http_api::serve(app.clone(), listener));
+        tasks.spawn(public_port::serve(app.clone(), listener));
 
         Ok(Self {
             address,
