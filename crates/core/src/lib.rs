@@ -5,6 +5,7 @@
 //! between AWS and one machine is the endpoints inside the [`aws_config::SdkConfig`],
 //! nothing else.
 
+pub mod backoff;
 pub mod config;
 pub mod connections;
 pub mod error;
