@@ -29,7 +29,7 @@ use aws_sdk_dynamodb::config::{Credentials, SharedCredentialsProvider};
 use aws_sdk_dynamodb::error::DisplayErrorContext;
 use logstream_core::{Connections, Gateway, Messages, config, connections, messages};
 use serde_json::Value;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -143,6 +143,7 @@ impl Server {
                 messages: Messages::new(&aws, MESSAGES_TABLE.to_owned()),
                 connections: Connections::new(&aws, CONNECTIONS_TABLE.to_owned()),
                 gateway: Gateway::new(&sdk_config(&format!("http://{management}"))),
+                places: Arc::new(Semaphore::new(functions::PLACES)),
                 stored: Notify::new(),
             },
             sockets: Sockets::default(),
