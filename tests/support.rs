@@ -5,7 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures_util::{SinkExt, StreamExt};
+use lambda_http::{Body, Request, Response};
 use local::{Options, Server};
+use logstream_core::lambda;
 use reqwest::header::HeaderMap;
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
@@ -231,6 +233,17 @@ pub async fn server() -> Server {
 /// The same with options; it always picks a free port.
 pub async fn server_with(options: Options) -> Server {
     Server::start(Options { port: 0, ..options }).await.unwrap()
+}
+
+/// Calls a function's handler with an event, as Lambda would, and returns its
+/// response.
+pub async fn invoke<H, F>(handler: H, event: &Value) -> Value
+where
+    H: Fn(Request) -> F,
+    F: Future<Output = Response<Body>> + Send,
+{
+    let response = lambda::call(handler, &event.to_string()).await.unwrap();
+    serde_json::from_str(&response).unwrap()
 }
 
 /// A name that no other test, and no earlier run, has used.

@@ -465,14 +465,7 @@ async fn a_site_whose_connections_cannot_be_read_reports_its_first_record() {
         ..stage
     };
     let records = json!([insert("one", "1"), insert("two", "2"), insert("one", "3")]);
-    let event = json!({"Records": records});
-    let mut failed = broadcast(
-        &connections,
-        &stage.management_api,
-        event,
-        Duration::from_secs(30),
-    )
-    .await;
+    let mut failed = stage.broadcast(records).await;
     failed.sort();
     assert_eq!(failed, ["1", "2"]);
 }

@@ -2,11 +2,11 @@
 
 use aws_config::SdkConfig;
 use local::{CONNECTIONS_TABLE, MESSAGES_TABLE};
-use logstream_core::{Connections, ManagementApi, Messages, lambda};
+use logstream_core::{Connections, ManagementApi, Messages};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use crate::support::server;
+use crate::support::{invoke, server};
 
 /// Settings whose calls reach nobody.
 async fn away() -> SdkConfig {
@@ -36,8 +36,7 @@ fn websocket_event(route: &str) -> Value {
 }
 
 /// Checks a 503, which says nothing of what is behind it.
-fn is_unavailable(response: &str) {
-    let answer: Value = serde_json::from_str(response).unwrap();
+fn is_unavailable(answer: &Value) {
     assert_eq!(answer["statusCode"], 503, "{answer}");
     // A WebSocket route's response has the other form.
     let once = &answer["headers"]["retry-after"] == "1";
@@ -56,10 +55,10 @@ async fn newlog_tries_for_three_seconds_and_answers_503() {
     let away = away().await;
     let messages = Messages::new(&away, MESSAGES_TABLE.to_owned());
     let management_api = ManagementApi::new(&away);
-    let event = http_event("", Some(r#"{"site":"tst","log_message":"x"}"#)).to_string();
+    let event = http_event("", Some(r#"{"site":"tst","log_message":"x"}"#));
     let started = Instant::now();
     let handler = |request| newlog::handle(&messages, &management_api, request);
-    let response = lambda::call(handler, &event).await.unwrap();
+    let response = invoke(handler, &event).await;
     let took = started.elapsed().as_secs_f32();
     is_unavailable(&response);
     // Its callers give up after five.
@@ -71,17 +70,17 @@ async fn the_reading_functions_answer_503() {
     let away = away().await;
     let messages = Messages::new(&away, MESSAGES_TABLE.to_owned());
     let connections = Connections::new(&away, CONNECTIONS_TABLE.to_owned());
-    let event = http_event("site=tst", None).to_string();
+    let event = http_event("site=tst", None);
     let handler = |request| recent_logs::handle(&messages, request);
-    is_unavailable(&lambda::call(handler, &event).await.unwrap());
+    is_unavailable(&invoke(handler, &event).await);
     let handler = |request| online_users::handle(&connections, request);
-    is_unavailable(&lambda::call(handler, &event).await.unwrap());
+    is_unavailable(&invoke(handler, &event).await);
 }
 
 #[tokio::test]
 async fn connect_refuses_the_handshake_with_503() {
     let connections = Connections::new(&away().await, CONNECTIONS_TABLE.to_owned());
-    let event = websocket_event("$connect").to_string();
+    let event = websocket_event("$connect");
     let handler = |request| connect::handle(&connections, request);
-    is_unavailable(&lambda::call(handler, &event).await.unwrap());
+    is_unavailable(&invoke(handler, &event).await);
 }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::recorder::Recorder;
 use super::tables::{Row, Tables, n, s};
-use crate::support::{Deployment, eventually, now, server, texts};
+use crate::support::{Deployment, eventually, invoke, now, server, texts};
 
 #[tokio::test]
 async fn a_messages_row_has_the_attributes_of_the_contract_and_lives_seven_days() {
@@ -121,9 +121,8 @@ async fn the_pages_read_are_few_however_many_expired_messages_lie_in_front() {
             "isBase64Encoded": false,
             "requestContext": {"http": {"method": "GET"}},
         });
-        let event = serde_json::from_value(event).unwrap();
-        let answer = recent_logs::handle(&messages, event).await;
-        let answer = serde_json::to_value(answer).unwrap();
+        let handler = |request| recent_logs::handle(&messages, request);
+        let answer = invoke(handler, &event).await;
         let recent: Vec<Value> = serde_json::from_str(answer["body"].as_str().unwrap()).unwrap();
         assert_eq!(texts(&recent), expected, "{query}");
         assert_eq!(recorder.take(), vec!["Query"; pages], "{query}");
@@ -237,8 +236,7 @@ async fn disconnecting_removes_every_row_of_the_connection_and_no_other() {
     for (id, left) in [("unknown", 3), ("a=", 1), ("a=", 1)] {
         let event = json!({"requestContext": {"connectionId": id, "connectedAt": 1, "requestTimeEpoch": 1}});
         let handler = |request| disconnect::handle(&connections, request);
-        let answer = logstream_core::lambda::call(handler, &event.to_string()).await;
-        let answer: Value = serde_json::from_str(&answer.unwrap()).unwrap();
+        let answer = invoke(handler, &event).await;
         assert_eq!(answer["statusCode"], 200);
         assert_eq!(answer["body"], "Disconnect successful.");
         assert_eq!(tables.rows(CONNECTIONS_TABLE).await.len(), left);

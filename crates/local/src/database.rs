@@ -11,8 +11,9 @@ use dynoxide::actions::get_records::GetRecordsRequest;
 use dynoxide::actions::get_shard_iterator::GetShardIteratorRequest;
 use dynoxide::actions::list_streams::ListStreamsRequest;
 use serde_json::Value;
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+
+use crate::supervise::{again, supervise};
 
 /// Expired rows are deleted every minute; DynamoDB takes up to two days.
 const SWEEP: Duration = Duration::from_secs(60);
@@ -55,31 +56,21 @@ impl Database {
 
         // A thread and a runtime of its own: its handlers block a worker for
         // as long as SQLite takes.
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(text)?;
         let serve = {
             let (tables, stop) = (tables.clone(), stop.clone());
-            move || {
-                let runtime = tokio::runtime::Builder::new_current_thread()
-                    .enable_all()
-                    .build();
-                let served = runtime.map_err(text).and_then(|runtime| {
-                    runtime.block_on(async {
-                        let listener = TcpListener::from_std(listener).map_err(text)?;
-                        dynoxide::server::serve_with_shutdown(
-                            listener,
-                            tables,
-                            stop.cancelled_owned(),
-                        )
-                        .await
-                    })
-                });
-                if let Err(error) = served {
-                    tracing::error!(error, "the database's server ended");
-                }
-            }
+            supervise("database", stop.clone(), async move || {
+                let stopped = stop.clone().cancelled_owned();
+                let listener = again(&listener)?;
+                dynoxide::server::serve_with_shutdown(listener, tables.clone(), stopped).await
+            })
         };
         let thread = std::thread::Builder::new()
             .name("database".to_owned())
-            .spawn(serve)
+            .spawn(move || runtime.block_on(serve))
             .map_err(text)?;
         Ok(Self {
             tables,
@@ -157,14 +148,17 @@ pub struct Stream {
 }
 
 impl Stream {
-    /// The next records, at most `limit`, in the shape that Lambda gets.
+    /// The next records, at most `limit`, in the shape that Lambda gets. The
+    /// place moves on behind them.
     pub async fn next(&mut self, limit: usize) -> Result<Vec<Value>, String> {
         let tables = self.tables.clone();
         let request = GetRecordsRequest {
             shard_iterator: self.iterator.clone(),
             limit: Some(limit),
         };
-        let page = blocking(move || tables.get_records(request).map_err(text)).await?;
+        let page = blocking(move || tables.get_records(request).map_err(text))
+            .await
+            .map_err(|error| format!("the stream cannot be read: {error}"))?;
         let mut records = Vec::with_capacity(page.records.len());
         for record in page.records {
             let mut record = serde_json::to_value(record).map_err(text)?;
@@ -182,7 +176,7 @@ impl Stream {
 }
 
 /// Deletes expired rows every minute.
-pub async fn sweep(database: Database, stop: CancellationToken) {
+pub async fn sweep(database: &Database, stop: &CancellationToken) {
     let mut timer = tokio::time::interval_at(tokio::time::Instant::now() + SWEEP, SWEEP);
     while stop.run_until_cancelled(timer.tick()).await.is_some() {
         let tables = database.tables.clone();

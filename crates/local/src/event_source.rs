@@ -6,16 +6,17 @@
 //! failure of the function each half on its own, and in the end a log entry
 //! for what is given up, so that one record never stops the stream.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use aws_lambda_events::streams::DynamoDbEventResponse;
+use logstream_core::backoff::backoff;
 use serde_json::{Value, json};
+use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
 
-use crate::App;
 use crate::database::Stream;
-use crate::functions::{Function, FunctionError, invoke};
+use crate::functions::FunctionError;
 
 /// How often the stream is read when nobody told of a new row.
 const POLL: Duration = Duration::from_millis(20);
@@ -26,76 +27,127 @@ const MAX_RETRIES: u32 = 5;
 /// How old a record may become before it is given up.
 const MAX_AGE: Duration = Duration::from_secs(60);
 
-/// The wait before the first retry, doubled with each.
+/// The wait before the first retry, and the longest.
 const FIRST_BACKOFF: Duration = Duration::from_millis(100);
+const LONGEST_BACKOFF: Duration = Duration::from_secs(2);
 
-pub async fn run(app: Arc<App>, mut stream: Stream) {
-    while !app.stop.is_cancelled() {
-        let records = match stream.next(broadcaster::BATCH_SIZE).await {
-            Ok(records) => records,
-            Err(error) => {
-                tracing::error!(error, "the stream could not be read");
-                Vec::new()
-            }
-        };
-        if records.is_empty() {
-            tokio::select! {
-                () = app.functions.stored.notified() => {}
-                () = sleep(POLL) => {}
-                () = app.stop.cancelled() => {}
-            }
-            continue;
+/// The place in the stream, and what was read and is neither delivered nor
+/// given up: what must not be lost when a run of the event source ends.
+pub struct EventSource {
+    stream: Stream,
+    /// The last is next.
+    undelivered: Vec<Batch>,
+}
+
+struct Batch {
+    records: Vec<Value>,
+    read_at: Instant,
+    /// How often it was begun.
+    tries: u32,
+}
+
+impl EventSource {
+    pub fn new(stream: Stream) -> Self {
+        Self {
+            stream,
+            undelivered: Vec::new(),
         }
-        let inserts = records
-            .into_iter()
-            .filter(|record| record.get("eventName").is_some_and(|name| name == "INSERT"))
-            .collect();
-        let broadcast = |event: Value| {
-            let app = app.clone();
-            async move { invoke(&app, Function::Broadcaster, &event).await }
-        };
-        app.stop
-            .run_until_cancelled(deliver(inserts, broadcast))
-            .await;
+    }
+
+    /// Feeds the function until the server stops. `stored` tells of new rows.
+    /// Fails when the stream cannot be read.
+    pub async fn run<Answer>(
+        &mut self,
+        stop: &CancellationToken,
+        stored: &Notify,
+        function: impl Fn(Value) -> Answer,
+    ) -> Result<(), String>
+    where
+        Answer: Future<Output = Result<Value, FunctionError>>,
+    {
+        while !stop.is_cancelled() {
+            let delivered = deliver(&mut self.undelivered, &function);
+            stop.run_until_cancelled(delivered).await;
+            let records = self.stream.next(broadcaster::BATCH_SIZE).await?;
+            if records.is_empty() {
+                tokio::select! {
+                    () = stored.notified() => {}
+                    () = sleep(POLL) => {}
+                    () = stop.cancelled() => {}
+                }
+            }
+            let is_insert =
+                |record: &Value| record.get("eventName").is_some_and(|name| name == "INSERT");
+            self.undelivered
+                .push(Batch::new(records.into_iter().filter(is_insert).collect()));
+        }
+        Ok(())
     }
 }
 
-/// Gives a batch to the function until all of it is delivered or given up.
-async fn deliver<F, Answer>(records: Vec<Value>, function: F)
-where
-    F: Fn(Value) -> Answer,
-    Answer: Future<Output = Result<Value, FunctionError>>,
-{
-    let read_at = Instant::now();
-    // The last of the list is next: the halves of a batch that was split.
-    let mut batches = vec![records];
-    while let Some(mut batch) = batches.pop() {
-        let mut retries = 0;
-        while !batch.is_empty() {
-            match function(json!({"Records": batch})).await {
-                Ok(answer) => match lowest_failure(&batch, answer) {
-                    Some(first) => drop(batch.drain(..first)),
-                    None => break,
-                },
-                Err(_) if batch.len() > 1 => {
-                    let second_half = batch.split_off(batch.len() / 2);
-                    batches.push(second_half);
-                    continue;
-                }
-                Err(_) => {}
-            }
-            if retries == MAX_RETRIES || read_at.elapsed() > MAX_AGE {
-                let sequence_numbers: Vec<_> = batch.iter().filter_map(sequence_number).collect();
-                tracing::error!(
-                    ?sequence_numbers,
-                    "records given up: their messages were not delivered to every client"
-                );
-                break;
-            }
-            sleep(FIRST_BACKOFF * 2_u32.pow(retries)).await;
-            retries += 1;
+impl Batch {
+    fn new(records: Vec<Value>) -> Self {
+        Self {
+            records,
+            read_at: Instant::now(),
+            tries: 0,
         }
     }
+
+    fn is_to_be_given_up(&self) -> bool {
+        self.tries > MAX_RETRIES || (self.tries > 0 && self.read_at.elapsed() > MAX_AGE)
+    }
+}
+
+/// Gives batches to the function until all are delivered or given up. Until
+/// then a batch stays in the list, also while it is tried, and a try counts
+/// when it begins: one that panics is neither lost nor repeated for ever.
+async fn deliver<Answer>(batches: &mut Vec<Batch>, function: &impl Fn(Value) -> Answer)
+where
+    Answer: Future<Output = Result<Value, FunctionError>>,
+{
+    while let Some(batch) = batches.last_mut() {
+        if batch.records.is_empty() {
+            batches.pop();
+            continue;
+        }
+        if batch.is_to_be_given_up() {
+            log_given_up(&batch.records);
+            batches.pop();
+            continue;
+        }
+        let waits = backoff(FIRST_BACKOFF, LONGEST_BACKOFF);
+        if let Some(wait) = waits.take(batch.tries as usize).last() {
+            sleep(wait).await;
+        }
+        batch.tries += 1;
+        match function(json!({"Records": batch.records})).await {
+            Ok(answer) => match lowest_failure(&batch.records, answer) {
+                Some(first) => drop(batch.records.drain(..first)),
+                None => drop(batches.pop()),
+            },
+            Err(_) if batch.records.len() > 1 => {
+                let read_at = batch.read_at;
+                let second_half = batch.records.split_off(batch.records.len() / 2);
+                let first_half = std::mem::replace(&mut batch.records, second_half);
+                batch.tries = 0;
+                batches.push(Batch {
+                    records: first_half,
+                    read_at,
+                    tries: 0,
+                });
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+fn log_given_up(records: &[Value]) {
+    let sequence_numbers: Vec<_> = records.iter().filter_map(sequence_number).collect();
+    tracing::error!(
+        ?sequence_numbers,
+        "records given up: their messages were not delivered to every client"
+    );
 }
 
 /// The place of the lowest failed record; an answer that cannot be read, or
@@ -124,8 +176,15 @@ fn sequence_number(record: &Value) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use std::cell::RefCell;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use logstream_core::{Message, Messages, SortKey, messages};
+    use tokio::sync::mpsc;
 
     use super::*;
+    use crate::database::Database;
+    use crate::supervise::supervise;
+    use crate::tables;
 
     fn records(numbers: &[&str]) -> Vec<Value> {
         let record = |number| json!({"dynamodb": {"SequenceNumber": number}});
@@ -136,7 +195,8 @@ mod tests {
     /// and returns the batches that it was given.
     async fn given(answer: impl Fn(&[String]) -> Result<Value, FunctionError>) -> Vec<String> {
         let batches = RefCell::new(Vec::new());
-        deliver(records(&["1", "2", "3", "4"]), async |event: Value| {
+        let mut undelivered = vec![Batch::new(records(&["1", "2", "3", "4"]))];
+        deliver(&mut undelivered, &async |event: Value| {
             let batch = event["Records"].as_array().unwrap();
             let batch: Vec<_> = batch
                 .iter()
@@ -205,7 +265,8 @@ mod tests {
     async fn a_record_that_is_too_old_is_given_up() {
         let started = Instant::now();
         let batches = RefCell::new(0);
-        deliver(records(&["1"]), async |_: Value| {
+        let mut undelivered = vec![Batch::new(records(&["1"]))];
+        deliver(&mut undelivered, &async |_: Value| {
             *batches.borrow_mut() += 1;
             sleep(Duration::from_secs(25)).await;
             Ok(failed(&["1"]))
@@ -213,5 +274,89 @@ mod tests {
         .await;
         assert_eq!(batches.into_inner(), 3);
         assert!(started.elapsed() < Duration::from_secs(80));
+    }
+
+    /// The texts of a batch's messages.
+    fn texts(event: &Value) -> Vec<String> {
+        let records = event["Records"].as_array().unwrap().iter();
+        let text = |record: &Value| record["dynamodb"]["NewImage"]["message"]["S"].clone();
+        records
+            .map(|record| text(record).as_str().unwrap().to_owned())
+            .collect()
+    }
+
+    #[tokio::test]
+    async fn a_panic_in_the_middle_of_a_batch_repeats_it_and_loses_nothing() {
+        let database = Database::open(None).await.unwrap();
+        let aws = crate::sdk_config(&database.url());
+        let client = aws_sdk_dynamodb::Client::new(&aws);
+        tables::create(&client, "messages", &messages::TABLE)
+            .await
+            .unwrap();
+        let mut source = EventSource::new(database.stream("messages").unwrap());
+        let messages = Messages::new(&aws, "messages".to_owned());
+        let log = async |text: &str| {
+            let body = json!({"site": "tst", "log_message": text}).to_string();
+            let message = Message::from_json(body.as_bytes(), SortKey::now()).unwrap();
+            messages.put(&message).await.unwrap();
+        };
+        for text in ["one", "two", "three"] {
+            log(text).await;
+        }
+
+        let stop = CancellationToken::new();
+        let (given, mut batches) = mpsc::unbounded_channel();
+        let panicked = AtomicBool::new(false);
+        let function = async |event: Value| {
+            let batch = texts(&event);
+            given.send(batch.join(" ")).unwrap();
+            if batch == ["two"] {
+                assert!(panicked.swap(true, Ordering::Relaxed), "it panics once");
+            }
+            match batch.len() {
+                3 => Ok(json!({"batchItemFailures": [
+                    {"itemIdentifier": event["Records"][1]["dynamodb"]["SequenceNumber"]},
+                ]})),
+                // Its second half is waiting meanwhile.
+                2 => Err(FunctionError),
+                _ => Ok(failed(&[])),
+            }
+        };
+        let supervised = supervise("event source", stop.clone(), async || {
+            source.run(&stop, &Notify::new(), &function).await
+        });
+        let check = async {
+            for expected in ["one two three", "two three", "two", "two", "three"] {
+                assert_eq!(batches.recv().await.unwrap(), expected);
+            }
+            // And it goes on from there.
+            log("four").await;
+            assert_eq!(batches.recv().await.unwrap(), "four");
+            stop.cancel();
+        };
+        tokio::join!(supervised, check);
+        assert!(panicked.into_inner());
+        database.close().await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_record_with_which_every_try_panics_is_given_up() {
+        let mut undelivered = vec![Batch::new(records(&["2"])), Batch::new(records(&["1"]))];
+        let (stop, given) = (CancellationToken::new(), RefCell::new(Vec::new()));
+        supervise("test", stop.clone(), async || {
+            let function = async |event: Value| {
+                let record = sequence_number(&event["Records"][0]).unwrap().to_owned();
+                given.borrow_mut().push(record.clone());
+                assert_eq!(record, "2");
+                Ok(failed(&[]))
+            };
+            deliver(&mut undelivered, &function).await;
+            stop.cancel();
+            Ok(())
+        })
+        .await;
+        let mut expected = vec!["1"; 1 + MAX_RETRIES as usize];
+        expected.push("2");
+        assert_eq!(given.into_inner(), expected);
     }
 }

@@ -10,10 +10,12 @@ use lambda_runtime::{Context, LambdaEvent};
 use logstream_core::{Connections, ManagementApi, Messages, lambda};
 use serde::Serialize;
 use serde_json::Value;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
+use tokio::time::timeout;
+use tracing::Instrument as _;
 
 use crate::App;
-use crate::http_api::request_id;
+use crate::api_gateway::request_id;
 
 /// The time that a function has, in Lambda's configuration.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -21,12 +23,20 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 /// The largest answer of a function, in bytes ("Lambda quotas": 6 MB).
 const MAX_ANSWER: usize = 6 * 1024 * 1024;
 
+/// Calls that requests may have at the same time; others wait for them. On
+/// Lambda the account's concurrency bounds them. Each takes two descriptors for
+/// its connection to the database, whose both ends are here, and the SDK keeps
+/// connections for 90 s.
+pub const PLACES: usize = 64;
+
 /// The functions, with what each of them would have as clients of its own.
 pub struct Functions {
     pub messages: Messages,
     pub connections: Connections,
     pub management_api: ManagementApi,
     pub delivered: Delivered,
+    /// Of the calls by requests, [`PLACES`].
+    pub places: Arc<Semaphore>,
     /// Told when newlog has ended, so that the stream is read at once.
     pub stored: Notify,
 }
@@ -54,21 +64,37 @@ pub async fn invoke(
     event: &impl Serialize,
 ) -> Result<Value, FunctionError> {
     let event = serde_json::to_string(event).map_err(|_| FunctionError)?;
+    let places = app.functions.places.clone();
+    // A broadcast waits for no request.
+    let place = match function {
+        Function::Broadcaster => None,
+        _ => Some(places.acquire_owned().await.map_err(|_| FunctionError)?),
+    };
     let call = {
         let app = app.clone();
-        tokio::spawn(async move {
-            tokio::time::timeout(TIMEOUT, call(&app.functions, function, &event))
-                .await
-                .map_err(|_| "timed out".to_owned())?
-        })
+        async move {
+            // Also when nobody waits for the answer any more.
+            let _place = place;
+            call(&app.functions, function, &event).await
+        }
     };
-    let answer = match call.await {
-        Ok(answer) => answer,
-        Err(panic) => Err(panic.to_string()),
-    };
+    let answer = isolated(function, call).await;
     if matches!(function, Function::Newlog) {
         app.functions.stored.notify_one();
     }
+    answer
+}
+
+/// Runs a call in a task of its own, so that a panic costs one event.
+async fn isolated(
+    function: Function,
+    call: impl Future<Output = Result<Value, String>> + Send + 'static,
+) -> Result<Value, FunctionError> {
+    let call =
+        timeout(TIMEOUT, call).instrument(tracing::error_span!("function", name = ?function));
+    // A panic is logged where it happens.
+    let ended = tokio::spawn(call).await.map_err(|_| FunctionError)?;
+    let answer = ended.unwrap_or_else(|_| Err("timed out".to_owned()));
     answer.map_err(|error| {
         tracing::error!(?function, error, "function failed");
         FunctionError
@@ -135,4 +161,23 @@ fn answer(json: &str) -> Result<Value, String> {
 
 fn unreadable(error: serde_json::Error) -> String {
     format!("not the JSON that was expected: {error}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_call_that_panics_costs_one_event() {
+        let panics = isolated(Function::Newlog, async { panic!("in a function") });
+        assert!(panics.await.is_err());
+        let works = isolated(Function::Newlog, async { Ok(Value::Null) });
+        assert_eq!(works.await.unwrap(), Value::Null);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_that_never_ends_fails_when_its_time_is_up() {
+        let hangs = isolated(Function::Newlog, std::future::pending());
+        assert!(hangs.await.is_err());
+    }
 }

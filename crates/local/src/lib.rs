@@ -6,30 +6,38 @@
 //! calls the functions with them, and behaves as API Gateway, DynamoDB and
 //! the event source mapping do where a client can notice.
 
+mod api_gateway;
 mod database;
 mod event_source;
 mod functions;
 mod http_api;
 mod management_api;
+mod public_port;
 mod sockets;
+mod supervise;
+mod tables;
 mod websocket_api;
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use aws_config::{Region, SdkConfig};
 use aws_sdk_dynamodb::config::{Credentials, SharedCredentialsProvider};
+use aws_sdk_dynamodb::error::DisplayErrorContext;
 use logstream_core::{Connections, ManagementApi, Messages, config, connections, messages};
-use tokio::net::TcpListener;
+use serde_json::Value;
+use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use database::Database;
-use functions::Functions;
+use event_source::EventSource;
+use functions::{Function, Functions, invoke};
 use sockets::Sockets;
+use supervise::{again, supervise};
 
 /// The messages table's name, as the stage `local` would have it.
 pub const MESSAGES_TABLE: &str = "photonranch-logstream-messages-local";
@@ -122,10 +130,11 @@ impl Server {
         ] {
             if !database.has_table(name).map_err(StartError::Database)? {
                 let client = aws_sdk_dynamodb::Client::new(&aws);
-                definition
-                    .create(&client, name)
+                tables::create(&client, name, definition)
                     .await
-                    .map_err(|error| StartError::Database(format!("{name}: {error:?}")))?;
+                    .map_err(|error| {
+                        StartError::Database(format!("{name}: {}", DisplayErrorContext(error)))
+                    })?;
             }
         }
 
@@ -135,7 +144,8 @@ impl Server {
                 connections: Connections::new(&aws, CONNECTIONS_TABLE.to_owned()),
                 management_api: ManagementApi::new(&sdk_config(&format!("http://{management}"))),
                 delivered: broadcaster::Delivered::default(),
-                stored: tokio::sync::Notify::new(),
+                places: Arc::new(Semaphore::new(functions::PLACES)),
+                stored: Notify::new(),
             },
             sockets: Sockets::default(),
             options,
@@ -146,11 +156,37 @@ impl Server {
         let stream = database
             .stream(MESSAGES_TABLE)
             .map_err(StartError::Database)?;
-        let tasks = &app.tasks;
-        tasks.spawn(event_source::run(app.clone(), stream));
-        tasks.spawn(database::sweep(database.clone(), app.stop.clone()));
-        tasks.spawn(management_api::serve(app.clone(), management_listener));
-        tasks.spawn(http_api::serve(app.clone(), listener));
+        let (tasks, stop) = (&app.tasks, &app.stop);
+        let task = {
+            let (app, mut source) = (app.clone(), EventSource::new(stream));
+            async move || {
+                let broadcast = |event: Value| {
+                    let app = app.clone();
+                    async move { invoke(&app, Function::Broadcaster, &event).await }
+                };
+                let stored = &app.functions.stored;
+                source.run(&app.stop, stored, broadcast).await
+            }
+        };
+        tasks.spawn(supervise("event source", stop.clone(), task));
+        let task = {
+            let (database, stop) = (database.clone(), app.stop.clone());
+            async move || {
+                database::sweep(&database, &stop).await;
+                Ok(())
+            }
+        };
+        tasks.spawn(supervise("sweep", stop.clone(), task));
+        let task = {
+            let app = app.clone();
+            async move || management_api::serve(app.clone(), again(&management_listener)?).await
+        };
+        tasks.spawn(supervise("management API", stop.clone(), task));
+        let task = {
+            let app = app.clone();
+            async move || public_port::serve(app.clone(), again(&listener)?).await
+        };
+        tasks.spawn(supervise("public port", stop.clone(), task));
 
         Ok(Self {
             address,
@@ -210,8 +246,9 @@ impl Drop for Server {
 }
 
 async fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
-    TcpListener::bind(address)
-        .await
+    let listening = tokio::net::TcpListener::bind(address).await;
+    listening
+        .and_then(tokio::net::TcpListener::into_std)
         .map_err(|error| StartError::Listen { address, error })
 }
 

@@ -20,7 +20,8 @@ use tokio::net::TcpListener;
 use crate::App;
 use crate::sockets::Posted;
 
-pub async fn serve(app: Arc<App>, listener: TcpListener) {
+/// Serves until the server stops.
+pub async fn serve(app: Arc<App>, listener: TcpListener) -> Result<(), String> {
     let stop = app.stop.clone();
     let connection = post(post_to_connection)
         .get(get_connection)
@@ -29,10 +30,10 @@ pub async fn serve(app: Arc<App>, listener: TcpListener) {
         .route("/@connections/{id}", connection)
         .layer(DefaultBodyLimit::max(1024 * 1024))
         .with_state(app);
-    let served = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned());
-    if let Err(error) = served.await {
-        tracing::error!(%error, "the management API ended");
-    }
+    axum::serve(listener, router)
+        .with_graceful_shutdown(stop.cancelled_owned())
+        .await
+        .map_err(|error| error.to_string())
 }
 
 async fn post_to_connection(

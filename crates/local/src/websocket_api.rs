@@ -27,8 +27,10 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig
 use tokio_tungstenite::tungstenite::{Error, Message};
 
 use crate::App;
+use crate::api_gateway::{
+    internal_error, joined_headers, message, millis, request_id, request_time, response,
+};
 use crate::functions::{Function, invoke};
-use crate::http_api::{joined_headers, message, millis, request_id, request_time, response};
 use crate::sockets::{Details, Outbox};
 
 /// The routes of the WebSocket API: `$connect` and `$disconnect`, and for
@@ -47,11 +49,6 @@ const MAX_FRAME: usize = 32 * 1024;
 
 /// How long the other side is waited for when a connection is closed.
 const CLOSING: Duration = Duration::from_secs(1);
-
-pub fn is_upgrade(request: &Request) -> bool {
-    let upgrade = request.headers().get(header::UPGRADE);
-    upgrade.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))
-}
 
 /// One connection, as its events tell of it.
 struct Connection {
@@ -89,9 +86,7 @@ pub async fn connect(app: Arc<App>, peer: SocketAddr, mut request: Request) -> R
     let (answer, answered) = oneshot::channel();
     app.tasks
         .spawn(async move { connection.run(upgrade, &accept, answer).await });
-    answered
-        .await
-        .unwrap_or_else(|_| message(StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error"))
+    answered.await.unwrap_or_else(|_| internal_error())
 }
 
 /// Why a connection ends.
@@ -115,9 +110,7 @@ impl Connection {
             .header(header::UPGRADE, "websocket")
             .header(header::SEC_WEBSOCKET_ACCEPT, accept)
             .body(Body::empty());
-        let switching = switching.unwrap_or_else(|_| {
-            message(StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error")
-        });
+        let switching = switching.unwrap_or_else(|_| internal_error());
         let _ = answer.send(switching);
         if let Ok(upgraded) = upgrade.await {
             self.serve(upgraded).await;
@@ -130,7 +123,7 @@ impl Connection {
     async fn run_connect(&self) -> Result<(), Response> {
         let answer = invoke(&self.app, Function::Connect, &self.connect_event())
             .await
-            .map_err(|_| message(StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error"))?;
+            .map_err(|_| internal_error())?;
         let answer = response(answer);
         if answer.status().is_success() {
             Ok(())

@@ -307,3 +307,42 @@ fn a_start_that_fails_is_exit_code_1_also_when_nobody_reads_why() {
     let status = command.stderr(broken_pipe()).status().unwrap();
     assert_eq!(status.code(), Some(1));
 }
+// Each frame and each call of a function needs sockets of the server's own
+// besides the viewers'.
+#[test]
+fn four_hundred_viewers_at_once_get_each_message_with_1024_descriptors() {
+    let process = Process::spawn(&mut with_descriptors(1024));
+    let sockets: Vec<_> = (0..400).map(|_| connect(&process.address)).collect();
+    let viewers: Vec<_> = sockets.into_iter().map(Viewer::open).collect();
+    let viewers: Vec<_> = viewers.into_iter().map(Viewer::opened).collect();
+    process.log("one");
+    process.log("two");
+    for mut viewer in viewers {
+        viewer.reads("one");
+        viewer.reads("two");
+    }
+}
+
+#[test]
+fn it_goes_on_after_all_descriptors_were_used() {
+    let process = Process::spawn(&mut with_descriptors(200));
+    let mut viewer = Viewer::open(connect(&process.address)).opened();
+    let sockets: Vec<_> = (0..300).map(|_| connect(&process.address)).collect();
+    // Accepted by the system alone, until there are descriptors again.
+    let waiting = Viewer::open(connect(&process.address));
+    drop(sockets);
+    let mut waiting = waiting.opened();
+    process.log("x");
+    viewer.reads("x");
+    waiting.reads("x");
+}
+
+/// A server that may have so many files and sockets open.
+fn with_descriptors(limit: u32) -> Command {
+    let mut command = Command::new("sh");
+    command
+        .args(["-c", &format!("ulimit -n {limit}; exec \"$0\" --port 0")])
+        .arg(env!("CARGO_BIN_EXE_logstream"))
+        .stdout(Stdio::piped());
+    command
+}
