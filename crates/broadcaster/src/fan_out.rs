@@ -15,8 +15,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use aws_sdk_apigatewaymanagement::primitives::Blob;
@@ -38,17 +38,13 @@ use crate::records::Record;
 pub const SIDE_BY_SIDE: usize = 64;
 
 /// How long one frame of a connection may fail, and how long the connection
-/// may wait between attempts in the whole batch. Together with [`CLOSING`] and
-/// [`FORGETTING`] this limits the delay one client can cause the others to
-/// about a second.
+/// may wait between attempts in the whole batch. Together with [`ENDING`] this
+/// limits the delay one client can cause the others to about a second.
 const BUDGET: Duration = Duration::from_millis(600);
 
-/// How long closing a connection may take.
-const CLOSING: Duration = Duration::from_millis(200);
-
-/// How long deleting a row may take. If it fails, the next message tries
-/// again.
-const FORGETTING: Duration = Duration::from_millis(200);
+/// How long closing a connection and deleting its row may take. If the row is
+/// left, the next message finds the connection gone and tries again.
+const ENDING: Duration = Duration::from_millis(350);
 
 /// `$connect` stores the row before the gateway has finished the handshake.
 /// For this long afterwards a 410 may only mean that the connection is not
@@ -64,28 +60,39 @@ const WAITS: (Duration, Duration) = (Duration::from_millis(10), Duration::from_m
 /// The same while the fault is shared.
 const SLOW_WAITS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
 
-/// How long an answer is waited for while the fault is shared. Less than the
-/// SDK's own limit of 2 s.
-const SLOW_ANSWER: Duration = Duration::from_millis(1500);
+/// The longest that an answer is waited for. Less than the SDK's own limit of
+/// 2 s, which would look like a failure of this machine.
+const LONGEST_ANSWER: Duration = Duration::from_millis(1500);
 
 /// A timer that fires this late tells that the machine was busy, not that the
 /// gateway was silent.
 const STALL: Duration = Duration::from_millis(100);
 
-/// Which connections have what of a batch that was reported as failed. Kept
-/// between invocations, so that the retry of a batch sends nothing twice. Lost
-/// with the function's environment; then frames are repeated.
+/// What one invocation leaves to the next. Lost with the function's
+/// environment; then a batch that is given again repeats frames.
 #[derive(Default)]
-pub struct Delivered(Mutex<HashMap<String, String>>);
+pub struct Memory {
+    /// Of a batch that was reported as failed: the sequence number of each
+    /// connection's last frame, by the connection's id. So the retry of the
+    /// batch sends nothing twice.
+    last_frames: Mutex<HashMap<String, String>>,
+    /// The longest that a delivered post took, in microseconds.
+    slowest: AtomicU64,
+}
 
-impl Delivered {
-    /// The sequence number of each connection's last frame, by its id.
-    fn take(&self) -> HashMap<String, String> {
-        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+impl Memory {
+    fn take_last_frames(&self) -> HashMap<String, String> {
+        std::mem::take(&mut self.lock())
     }
 
-    fn keep(&self, last: HashMap<String, String>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = last;
+    fn keep_last_frames(&self, frames: HashMap<String, String>) {
+        *self.lock() = frames;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, String>> {
+        self.last_frames
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -98,6 +105,8 @@ pub struct FanOut {
     end: Instant,
     permits: Semaphore,
     others: Others,
+    /// The longest that a delivered post took, in microseconds.
+    slowest: AtomicU64,
     /// Whether it was logged that failures are nobody's own.
     is_fault_logged: AtomicBool,
     /// Connections that could be neither served nor closed.
@@ -150,6 +159,7 @@ impl FanOut {
             end,
             permits: Semaphore::new(SIDE_BY_SIDE),
             others: Others::default(),
+            slowest: AtomicU64::new(0),
             is_fault_logged: AtomicBool::new(false),
             not_closed: AtomicUsize::new(0),
         })
@@ -157,12 +167,20 @@ impl FanOut {
 
     /// Sends the records to the connections of their sites. Returns the
     /// sequence numbers of those from which on some connection was left
-    /// without, and remembers in `delivered` who has what.
-    pub async fn broadcast(self: Arc<Self>, delivered: &Delivered) -> BTreeSet<String> {
+    /// without, and remembers who has what.
+    pub async fn broadcast(self: Arc<Self>, memory: &Memory) -> BTreeSet<String> {
         let started = Instant::now();
-        let (viewers, unread) = self.viewers(&delivered.take()).await;
+        // What was ordinary a moment ago is a first guess.
+        self.slowest.store(
+            memory.slowest.load(Ordering::Relaxed) / 2,
+            Ordering::Relaxed,
+        );
+        let (viewers, unread) = self.viewers(&memory.take_last_frames()).await;
         let served = self.serve_all(viewers).await;
         self.log(&served, started);
+        memory
+            .slowest
+            .store(self.slowest.load(Ordering::Relaxed), Ordering::Relaxed);
 
         let left = served.iter().filter(|served| served.end == End::Left);
         let left = left.filter_map(|served| served.viewer.records.get(served.count).copied());
@@ -173,7 +191,7 @@ impl FanOut {
                 let record = self.records.get(*served.viewer.records.get(last)?)?;
                 Some((served.viewer.id, record.sequence_number.clone()))
             });
-            delivered.keep(last.collect());
+            memory.keep_last_frames(last.collect());
         }
         let records = undelivered
             .iter()
@@ -185,7 +203,7 @@ impl FanOut {
 
     /// Reads the connections of all sites. Returns them with their records,
     /// and the first record of each site whose connections cannot be read.
-    async fn viewers(&self, delivered: &HashMap<String, String>) -> (Vec<Viewer>, Vec<usize>) {
+    async fn viewers(&self, last_frames: &HashMap<String, String>) -> (Vec<Viewer>, Vec<usize>) {
         let mut sites = BTreeMap::<&str, Vec<usize>>::new();
         for (place, record) in self.records.iter().enumerate() {
             sites.entry(&record.site).or_default().push(place);
@@ -222,7 +240,7 @@ impl FanOut {
             // A connection that watches several sites gets their messages in
             // the order of the stream.
             viewer.records.sort_unstable();
-            if let Some(last) = delivered.get(&viewer.id) {
+            if let Some(last) = last_frames.get(&viewer.id) {
                 let had = viewer.records.iter().position(|place| {
                     let record = self.records.get(*place);
                     record.is_some_and(|record| record.sequence_number == *last)
@@ -269,31 +287,17 @@ impl FanOut {
         Served { viewer, count, end }
     }
 
-    /// Posts a frame; `None` if no answer came within `patience`.
-    async fn post(&self, id: &str, frame: Blob, patience: Duration) -> Option<Outcome> {
-        let mut post = pin!(self.management_api.post(id, frame));
-        let mut limit = (Instant::now() + patience).min(self.end);
-        loop {
-            match timeout_at(limit, &mut post).await {
-                Ok(outcome) => return Some(outcome),
-                Err(_) if limit < self.end && limit.elapsed() >= STALL => {
-                    limit = (Instant::now() + STALL).min(self.end);
-                }
-                Err(_) => return None,
-            }
-        }
-    }
-
     /// Closes a connection that cannot be served, and only then forgets it: a
     /// client is never left connected with a hole in its stream.
     async fn close(&self, viewer: &Viewer, reason: &Failure) -> End {
         let close = self.management_api.close(&viewer.id);
         let site = self.site_of(viewer);
-        match timeout_at(Instant::now() + CLOSING, close).await {
+        let until = Instant::now() + ENDING;
+        match timeout_at(until, close).await {
             Ok(Outcome::Done | Outcome::Gone) => {
                 let connection_id = &viewer.id;
                 tracing::warn!(site, connection_id, ?reason, "connection closed");
-                self.forget(viewer).await;
+                self.forget(viewer, until).await;
                 End::Closed
             }
             outcome => {
@@ -314,10 +318,10 @@ impl FanOut {
     }
 
     /// Deletes the connection's rows of the batch's sites.
-    async fn forget(&self, viewer: &Viewer) {
+    async fn forget(&self, viewer: &Viewer, until: Instant) {
         let removes = self.sites_of(viewer).into_iter().map(|site| async move {
             let remove = self.connections.remove(site, &viewer.id);
-            match timeout_at(Instant::now() + FORGETTING, remove).await {
+            match timeout_at(until, remove).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => tracing::error_span!("site", site).in_scope(|| error.log()),
                 // The next message tries again.
@@ -456,15 +460,11 @@ impl<'a> Attempts<'a> {
             }
             self.progress.posting();
             let started = Instant::now();
-            let patience = if self.is_slow {
-                SLOW_ANSWER
-            } else {
-                BUDGET.saturating_sub(failed_for)
-            };
-            let frame = record.frame.clone();
-            let outcome = self.fan_out.post(&self.viewer.id, frame, patience).await;
+            let outcome = self.post(record.frame.clone(), failed_for).await;
             drop(permit);
             if outcome == Some(Outcome::Done) {
+                let took = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
+                self.fan_out.slowest.fetch_max(took, Ordering::Relaxed);
                 self.progress.delivered(is_retry);
                 return End::Served;
             }
@@ -509,13 +509,54 @@ impl<'a> Attempts<'a> {
         }
     }
 
+    /// Posts a frame; `None` if no answer came in time.
+    async fn post(&self, frame: Blob, failed_for: Duration) -> Option<Outcome> {
+        let FanOut {
+            end,
+            others,
+            slowest,
+            ..
+        } = self.fan_out;
+        let started = Instant::now();
+        let mut longest = (started + LONGEST_ANSWER).min(*end);
+        // Four times what a delivered post took is no silence yet: the gateway
+        // or this machine may be slow.
+        let slowest = Duration::from_micros(slowest.load(Ordering::Relaxed));
+        let patience = BUDGET.saturating_sub(failed_for).max(4 * slowest);
+        let mut limit = if self.is_slow {
+            longest
+        } else {
+            (started + patience).min(longest)
+        };
+        let mut post = pin!(self.fan_out.management_api.post(&self.viewer.id, frame));
+        loop {
+            if let Ok(outcome) = timeout_at(limit, &mut post).await {
+                return Some(outcome);
+            }
+            if limit < *end && limit.elapsed() >= STALL {
+                limit = (Instant::now() + STALL).min(*end);
+                longest = longest.max(limit);
+                continue;
+            }
+            if limit >= longest {
+                return None;
+            }
+            // To post again while others wait as well would only repeat the
+            // frame.
+            match others.census(&self.progress).verdict(&Failure::NoAnswer) {
+                Verdict::Own => return None,
+                Verdict::Left | Verdict::Shared => limit = longest,
+            }
+        }
+    }
+
     /// What a 410 means: the end of the connection, or another attempt after
     /// a wait.
     async fn gone(&mut self, wait: Duration) -> Option<End> {
         self.progress.settled();
         let now = Instant::now();
         if now >= self.viewer.young_until {
-            self.fan_out.forget(self.viewer).await;
+            self.fan_out.forget(self.viewer, now + ENDING).await;
             return Some(End::Gone);
         }
         let until = *self.opening_until.get_or_insert(now + OPENING);

@@ -13,8 +13,8 @@ use logstream_core::{Connections, ManagementApi};
 use tokio::time::Instant;
 use tracing::Instrument as _;
 
-pub use fan_out::Delivered;
 use fan_out::FanOut;
+pub use fan_out::Memory;
 pub use records::StreamEvent;
 
 /// The records that one invocation may be given. A site's connections are
@@ -28,11 +28,11 @@ const RESERVE: Duration = Duration::from_secs(5);
 /// Broadcasts a batch. The response names each record that some connection
 /// was left without and that comes first for that connection. The batch is
 /// given again from the lowest of them (partial batch response), and
-/// `delivered` then knows who has what.
+/// `memory` then knows who has what.
 pub async fn handle(
     connections: &Connections,
     management_api: &ManagementApi,
-    delivered: &Delivered,
+    memory: &Memory,
     event: LambdaEvent<StreamEvent>,
 ) -> DynamoDbEventResponse {
     let deadline = Instant::now()
@@ -47,7 +47,7 @@ pub async fn handle(
 
     let records = span.in_scope(|| records::new_messages(event.payload));
     let fan_out = FanOut::new(connections, management_api, records, end);
-    let undelivered = fan_out.broadcast(delivered).instrument(span).await;
+    let undelivered = fan_out.broadcast(memory).instrument(span).await;
 
     let mut response = DynamoDbEventResponse::default();
     response.batch_item_failures = undelivered.into_iter().map(failure).collect();

@@ -1,7 +1,7 @@
 //! Lambda entry point: creates the clients once, then handles one batch at a
 //! time.
 
-use broadcaster::Delivered;
+use broadcaster::Memory;
 use lambda_runtime::{Error, LambdaEvent, run, service_fn};
 use logstream_core::{Connections, ManagementApi, config};
 
@@ -11,9 +11,9 @@ async fn main() -> Result<(), Error> {
     let aws = config::from_env().await;
     let connections = Connections::from_env(&aws)?;
     let management_api = ManagementApi::from_env(&aws)?;
-    let delivered = Delivered::default();
+    let memory = Memory::default();
     run(service_fn(async |event: LambdaEvent<_>| {
-        let response = broadcaster::handle(&connections, &management_api, &delivered, event);
+        let response = broadcaster::handle(&connections, &management_api, &memory, event);
         Ok::<_, Error>(response.await)
     }))
     .await

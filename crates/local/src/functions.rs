@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use broadcaster::Delivered;
+use broadcaster::Memory;
 use lambda_http::{Body, Request, Response};
 use lambda_runtime::{Context, LambdaEvent};
 use logstream_core::{Connections, ManagementApi, Messages, lambda};
@@ -34,7 +34,7 @@ pub struct Functions {
     pub messages: Messages,
     pub connections: Connections,
     pub management_api: ManagementApi,
-    pub delivered: Delivered,
+    pub memory: Memory,
     /// Of the calls by requests, [`PLACES`].
     pub places: Arc<Semaphore>,
     /// Told when newlog has ended, so that the stream is read at once.
@@ -106,7 +106,7 @@ async fn call(functions: &Functions, function: Function, event: &str) -> Result<
         messages,
         connections,
         management_api,
-        delivered,
+        memory,
         ..
     } = functions;
     match function {
@@ -138,7 +138,7 @@ async fn call(functions: &Functions, function: Function, event: &str) -> Result<
             context.deadline = u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX);
             let event = serde_json::from_str(event).map_err(unreadable)?;
             let event = LambdaEvent::new(event, context);
-            let response = broadcaster::handle(connections, management_api, delivered, event).await;
+            let response = broadcaster::handle(connections, management_api, memory, event).await;
             answer(&serde_json::to_string(&response).map_err(unreadable)?)
         }
     }

@@ -143,7 +143,7 @@ impl Server {
                 messages: Messages::new(&aws, MESSAGES_TABLE.to_owned()),
                 connections: Connections::new(&aws, CONNECTIONS_TABLE.to_owned()),
                 management_api: ManagementApi::new(&sdk_config(&format!("http://{management}"))),
-                delivered: broadcaster::Delivered::default(),
+                memory: broadcaster::Memory::default(),
                 places: Arc::new(Semaphore::new(functions::PLACES)),
                 stored: Notify::new(),
             },

@@ -178,7 +178,7 @@ struct Stage {
     world: Arc<World>,
     connections: Connections,
     management_api: ManagementApi,
-    delivered: Delivered,
+    memory: Memory,
 }
 
 impl Stage {
@@ -215,7 +215,7 @@ impl Stage {
         Self {
             connections: Connections::new(&config, "connections".to_owned()),
             management_api: ManagementApi::new(&config),
-            delivered: Delivered::default(),
+            memory: Memory::default(),
             world,
         }
     }
@@ -246,7 +246,7 @@ impl Stage {
             records.collect(),
             end,
         );
-        let failed = fan_out.broadcast(&self.delivered).await;
+        let failed = fan_out.broadcast(&self.memory).await;
         (failed, started.elapsed())
     }
 
