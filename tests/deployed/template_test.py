@@ -2,6 +2,7 @@
 would need, allow and call must be what the functions are written for."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -15,17 +16,18 @@ from samtranslator.translator.translator import Translator
 from samtranslator.yaml_helper import yaml_parse
 
 ROOT = Path(__file__).resolve().parents[2]
-BINARIES = {"connect", "disconnect", "default", "newlog", "recent-logs", "online-users", "broadcaster"}
 
-# What the SDK's calls are in IAM's terms. A post and a close are one action
-# on resources that differ in the verb.
-ACTIONS = {
-    "put_item": "dynamodb:PutItem",
-    "query": "dynamodb:Query",
-    "delete_item": "dynamodb:DeleteItem",
-    "post_to_connection": "execute-api:ManageConnections POST",
-    "delete_connection": "execute-api:ManageConnections DELETE",
-}
+
+def needs():
+    """What the code needs of a deployment, as it says itself."""
+    cargo = ["cargo", "build", "--workspace", "--examples", "--locked", "--quiet"]
+    subprocess.run(cargo, cwd=ROOT, check=True)
+    target = os.environ.get("CARGO_TARGET_DIR", ROOT / "target")
+    example = Path(target) / "debug" / "examples" / "deployment"
+    return json.loads(subprocess.run([example], capture_output=True, check=True).stdout)
+
+
+NEEDS = needs()
 
 
 def source(path):
@@ -62,47 +64,12 @@ FUNCTIONS = {
 }
 
 
-def rust_functions(text):
-    """The bodies of a file's functions by their names, tests left out."""
-    text = text.split("#[cfg(test)]")[0]
-    starts = list(re.finditer(r"\bfn (\w+)", text))
-    ends = [start.start() for start in starts[1:]] + [len(text)]
-    return {start[1]: text[start.end():end] for start, end in zip(starts, ends)}
-
-
-def calls_of_core(kind):
-    """For each function of a core type: the SDK calls that it leads to."""
-    bodies = rust_functions(source(f"crates/core/src/{kind}.rs"))
-
-    def reached(name, seen=()):
-        if name in seen:
-            return set()
-        body = bodies[name]
-        own = {call for call in ACTIONS if re.search(rf"\.{call}\(\)", body)}
-        inner = [other for other in bodies if re.search(rf"self\s*\.{other}\(", body)]
-        return own.union(*(reached(other, (*seen, name)) for other in inner))
-
-    return {name: reached(name) for name in bodies}
-
-
-def calls_of_binary(name):
-    """The SDK calls of a function, each with the core type that makes it."""
-    text = "\n".join(path.read_text() for path in (ROOT / f"crates/{name}/src").glob("*.rs"))
-    calls = set()
-    for kind in ("messages", "connections", "gateway"):
-        for method, reached in calls_of_core(kind).items():
-            if re.search(rf"\b{kind}\s*\.{method}\(", text):
-                calls |= {(kind, call) for call in reached}
-    return calls
-
-
 class Permissions(unittest.TestCase):
+    # What the code calls is observed by running it, see tests/deployment.rs.
     def test_each_function_may_do_what_its_code_does_and_nothing_else(self):
         for name, (_, function) in FUNCTIONS.items():
-            expected = {(kind, ACTIONS[call]) for kind, call in calls_of_binary(name)}
-            self.assertTrue(expected, name)
             with self.subTest(name):
-                self.assertEqual(self.allowed(function), expected)
+                self.assertEqual(self.allowed(function), set(NEEDS["calls"][name]))
 
     def allowed(self, function):
         allowed = set()
@@ -115,15 +82,15 @@ class Permissions(unittest.TestCase):
         return allowed
 
     def named(self, action, resource):
-        """The action with the core type whose resource it is on."""
+        """The action with what it is on."""
         text = json.dumps(resource)
         if action == "execute-api:ManageConnections":
             self.assertRegex(text, r"\$\{WebSocketApi\}/\$\{Stage\}/(POST|DELETE)/@connections/\*")
             verb = "DELETE" if "/DELETE/" in text else "POST"
-            return "gateway", f"{action} {verb}"
+            return f"management {action} {verb}"
         self.assertNotIn("*", text)
         kind = "messages" if "MessagesTable" in text else "connections"
-        return kind, action
+        return f"{kind} {action}"
 
     def test_a_disconnect_reads_the_index_and_not_the_table(self):
         policy = json.dumps(FUNCTIONS["disconnect"][1]["Policies"])
@@ -132,7 +99,7 @@ class Permissions(unittest.TestCase):
     def test_only_the_managed_policies_of_sam_are_attached(self):
         managed = {"AWSLambdaBasicExecutionRole", "AWSLambdaDynamoDBExecutionRole"}
         roles = of_type(TRANSFORMED, "AWS::IAM::Role")
-        self.assertEqual(len(roles), len(BINARIES))
+        self.assertEqual(len(roles), len(NEEDS["calls"]))
         for name, role in roles.items():
             for arn in role["Properties"]["ManagedPolicyArns"]:
                 self.assertIn(arn.rpartition("/")[2], managed, name)
@@ -143,29 +110,15 @@ class Tables(unittest.TestCase):
         for kind, resource in (("messages", "MessagesTable"), ("connections", "ConnectionsTable")):
             with self.subTest(kind):
                 table = TEMPLATE["Resources"][resource]["Properties"]
-                self.assertEqual(self.in_template(table), self.in_code(kind))
+                self.assertEqual(self.in_template(table), NEEDS["tables"][kind])
                 self.assertEqual(table["BillingMode"], "PAY_PER_REQUEST")
-
-    def in_code(self, kind):
-        text = source(f"crates/core/src/{kind}.rs")
-        names = dict(re.findall(r'const (\w+): &str = "([^"]+)"', text))
-        definition = text.split("TableDefinition = TableDefinition {")[1].split("\n};")[0]
-        key = re.compile(r"(?:partition|sort): \((\w+), ScalarAttributeType::(\w)\)")
-        keys = [(names[name], kind) for name, kind in key.findall(definition)]
-        index = re.search(r"index: Some\(\(\s*(\w+)", definition)
-        return {
-            "key": keys[:2],
-            "index": (names[index[1]], keys[2:]) if index else None,
-            "time_to_live": names[re.search(r"time_to_live: (\w+)", definition)[1]],
-            "stream": "stream: true" in definition,
-        }
 
     def in_template(self, table):
         types = {item["AttributeName"]: item["AttributeType"] for item in table["AttributeDefinitions"]}
 
         def keys(schema):
             self.assertEqual([item["KeyType"] for item in schema], ["HASH", "RANGE"])
-            return [(item["AttributeName"], types[item["AttributeName"]]) for item in schema]
+            return [[item["AttributeName"], types[item["AttributeName"]]] for item in schema]
 
         indexes = table.get("GlobalSecondaryIndexes", [])
         self.assertTrue(all(index["Projection"] == {"ProjectionType": "KEYS_ONLY"} for index in indexes))
@@ -174,7 +127,7 @@ class Tables(unittest.TestCase):
         self.assertIs(table["TimeToLiveSpecification"]["Enabled"], True)
         return {
             "key": keys(table["KeySchema"]),
-            "index": next(((index["IndexName"], keys(index["KeySchema"])) for index in indexes), None),
+            "index": next(([index["IndexName"], keys(index["KeySchema"])] for index in indexes), None),
             "time_to_live": table["TimeToLiveSpecification"]["AttributeName"],
             "stream": stream is not None,
         }
@@ -182,9 +135,7 @@ class Tables(unittest.TestCase):
 
 class Routes(unittest.TestCase):
     def test_the_routes_of_http_are_those_of_the_local_server(self):
-        text = source("crates/local/src/http_api.rs")
-        local = re.findall(r'\(Method::(\w+), "([^"]+)", Function::(\w+)\)', text)
-        local = {(method, path, kebab(function)) for method, path, function in local}
+        local = {tuple(route) for route in NEEDS["routes"]["http"]}
         deployed = {
             (event["Properties"]["Method"], event["Properties"]["Path"], name)
             for name, (_, function) in FUNCTIONS.items()
@@ -195,8 +146,7 @@ class Routes(unittest.TestCase):
         self.assertEqual(len(local), 3)
 
     def test_the_routes_of_the_websocket_are_those_of_the_local_server(self):
-        text = source("crates/local/src/websocket_api.rs")
-        local = {route: kebab(name) for route, name in re.findall(r'\("([$\w]+)", Function::(\w+)\)', text)}
+        local = dict(NEEDS["routes"]["websocket"])
         api = TEMPLATE["Resources"]["WebSocketApi"]["Properties"]
         resources = {resource: name for name, (resource, _) in FUNCTIONS.items()}
         deployed = {
@@ -218,7 +168,7 @@ class Routes(unittest.TestCase):
 
 class Functions(unittest.TestCase):
     def test_every_binary_is_deployed_with_memory_a_timeout_and_the_log_group(self):
-        self.assertEqual(set(FUNCTIONS), BINARIES)
+        self.assertEqual(set(FUNCTIONS), set(NEEDS["calls"]))
         for name, function in of_type(TRANSFORMED, "AWS::Lambda::Function").items():
             with self.subTest(name):
                 properties = function["Properties"]
@@ -228,13 +178,6 @@ class Functions(unittest.TestCase):
                 self.assertEqual(properties["LoggingConfig"]["LogGroup"], {"Ref": "LogGroup"})
                 self.assertEqual(properties["LoggingConfig"]["LogFormat"], "JSON")
                 self.assertEqual(properties["Runtime"], "provided.al2023")
-
-    def test_each_function_has_the_variables_that_it_reads_and_no_other(self):
-        names = dict(re.findall(r'pub const (\w+): &str = "([^"]+)"', source("crates/core/src/config.rs")))
-        for name, (_, function) in FUNCTIONS.items():
-            read = {names[word] for word in re.findall(r"config::([A-Z_]+)", source(f"crates/{name}/src/main.rs"))}
-            with self.subTest(name):
-                self.assertEqual(set(function["Environment"]["Variables"]), read)
 
     def test_the_stream_mapping_keeps_order_retries_within_bounds_and_loses_nothing_silently(self):
         [mapping] = of_type(TRANSFORMED, "AWS::Lambda::EventSourceMapping").values()
@@ -249,11 +192,8 @@ class Functions(unittest.TestCase):
         self.assertEqual(json.loads(pattern["Pattern"]), {"eventName": ["INSERT"]})
         self.assertEqual(mapping["DestinationConfig"]["OnFailure"]["Destination"], {"Fn::GetAtt": ["FailureQueue", "Arn"]})
 
-        self.assertEqual(mapping["BatchSize"], constant("crates/broadcaster/src/lib.rs", r"BATCH_SIZE: usize = (\d+)"))
-        local = "crates/local/src/event_source.rs"
-        self.assertEqual(mapping["MaximumRetryAttempts"], constant(local, r"MAX_RETRIES: u32 = (\d+)"))
-        age = constant(local, r"MAX_AGE: Duration = Duration::from_secs\((\d+)\)")
-        self.assertEqual(mapping["MaximumRecordAgeInSeconds"], age)
+        for limit, value in NEEDS["mapping"].items():
+            self.assertEqual(mapping[limit], value, limit)
 
 
 class Lint(unittest.TestCase):
@@ -275,14 +215,6 @@ class Lint(unittest.TestCase):
 
 def as_list(value):
     return value if isinstance(value, list) else [value]
-
-
-def kebab(name):
-    return re.sub(r"(?<!^)(?=[A-Z])", "-", name).lower()
-
-
-def constant(path, pattern):
-    return int(re.search(pattern, source(path))[1])
 
 
 if __name__ == "__main__":

@@ -22,10 +22,10 @@ use crate::functions::FunctionError;
 const POLL: Duration = Duration::from_millis(20);
 
 /// How often a batch is tried again.
-const MAX_RETRIES: u32 = 5;
+pub const MAX_RETRIES: u32 = 5;
 
 /// How old a record may become before it is given up.
-const MAX_AGE: Duration = Duration::from_secs(60);
+pub const MAX_AGE: Duration = Duration::from_secs(60);
 
 /// The wait before the first retry, and the longest.
 const FIRST_BACKOFF: Duration = Duration::from_millis(100);

@@ -41,7 +41,10 @@ pub struct Functions {
     pub stored: Notify,
 }
 
-#[derive(Clone, Copy, Debug)]
+/// The functions, by the names of their binaries (`recent-logs`).
+#[derive(Clone, Copy, Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[allow(missing_docs, reason = "the names say it")]
 pub enum Function {
     Connect,
     Disconnect,

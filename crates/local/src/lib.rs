@@ -35,9 +35,14 @@ use tokio_util::task::TaskTracker;
 
 use database::Database;
 use event_source::EventSource;
-use functions::{Function, Functions, invoke};
+use functions::{Functions, invoke};
 use sockets::Sockets;
 use supervise::{again, supervise};
+
+pub use event_source::{MAX_AGE, MAX_RETRIES};
+pub use functions::Function;
+pub use http_api::ROUTES as HTTP_ROUTES;
+pub use websocket_api::ROUTES as WEBSOCKET_ROUTES;
 
 /// The messages table's name, as the stage `local` would have it.
 pub const MESSAGES_TABLE: &str = "photonranch-logstream-messages-local";
