@@ -1,5 +1,5 @@
 //! The time from a script's POST to the frame at a client, over 200 messages:
-//! `cargo bench -p tests`. A measurement, not a test: it passes whatever it
+//! `cargo bench --workspace --bench latency`. A measurement, not a test: it passes whatever it
 //! finds.
 
 #[allow(dead_code)]
