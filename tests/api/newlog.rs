@@ -253,7 +253,7 @@ async fn bytes_that_are_no_text_are_refused() {
 }
 
 #[tokio::test]
-async fn of_a_repeated_key_the_last_counts_and_unknown_fields_do_not() {
+async fn the_last_of_duplicate_keys_wins_and_unknown_fields_are_ignored() {
     let deployment = Deployment::start().await;
     let site = unique("tst");
     let body = format!(
