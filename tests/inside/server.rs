@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 use super::tables::Tables;
 use crate::support::{Deployment, now, server, server_with};
 
-/// Sends raw bytes and returns the status line of what comes back.
+/// Sends raw bytes and returns the status line of the answer.
 async fn raw(address: std::net::SocketAddr, request: &str) -> String {
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(request.as_bytes()).await.unwrap();
@@ -92,7 +92,7 @@ async fn a_websocket_is_opened_on_any_path() {
 }
 
 #[tokio::test]
-async fn a_folder_keeps_the_messages_and_a_new_start_sweeps_the_expired() {
+async fn a_folder_keeps_the_messages_and_a_restart_deletes_the_expired() {
     let folder = tempfile::tempdir().unwrap();
     let options = || Options {
         data_dir: Some(folder.path().join("new/data")),
@@ -118,7 +118,7 @@ async fn a_folder_keeps_the_messages_and_a_new_start_sweeps_the_expired() {
 }
 
 #[tokio::test]
-async fn an_address_in_use_is_said_in_one_line() {
+async fn an_address_in_use_is_reported_in_one_line() {
     let first = server().await;
     let options = Options {
         port: first.address().port(),
@@ -137,7 +137,7 @@ async fn an_address_in_use_is_said_in_one_line() {
 }
 
 #[tokio::test]
-async fn the_management_api_is_not_to_be_had_on_the_public_port() {
+async fn the_public_port_does_not_serve_the_management_api() {
     let deployment = Deployment::of(server().await);
     let mut client = deployment.connect("tst").await;
     let id = deployment.online("tst").await.remove(0);
@@ -152,7 +152,7 @@ async fn the_management_api_is_not_to_be_had_on_the_public_port() {
 }
 
 #[tokio::test]
-async fn a_client_cannot_call_a_route_of_the_gateways_own() {
+async fn a_client_cannot_call_the_gateways_own_routes() {
     let deployment = Deployment::of(server().await);
     let mut client = deployment.connect("tst").await;
     for action in ["$connect", "$disconnect", "$default"] {
@@ -167,7 +167,7 @@ async fn a_client_cannot_call_a_route_of_the_gateways_own() {
 }
 
 #[tokio::test]
-async fn bytes_that_are_no_text_are_refused_even_as_json() {
+async fn invalid_utf8_is_refused_even_as_json() {
     let deployment = Deployment::of(server().await);
     let request = deployment.request("POST", "/newlog");
     let request = request.header("content-type", "application/json");

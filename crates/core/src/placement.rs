@@ -425,15 +425,15 @@ mod tests {
     }
 
     #[test]
-    fn the_same_text_at_another_time_is_no_retry() {
+    fn the_same_text_at_another_time_is_not_a_retry() {
         let mut rows = Rows::from([(key("7"), ("x", Recent)), (key("7.5"), ("a", Recent))]);
         store(&mut rows, "a", "7", LARGE);
         assert_eq!(rows.get(&key("7.000001")), Some(&("a", Recent)));
     }
 
-    // Half a page is four rows here, and no more than three are added.
+    // Half a page is four rows here, and at most three are added.
     #[test]
-    fn in_a_second_of_more_rows_than_a_page_each_is_stored_once_in_every_order() {
+    fn each_is_stored_once_in_every_order_in_a_second_of_more_rows_than_a_page() {
         for age in [Old, Recent, Expired] {
             let start = run("7", 20, age);
             let senders = [
@@ -452,7 +452,7 @@ mod tests {
     }
 
     #[test]
-    fn a_retry_is_recognised_while_fewer_rows_than_half_a_page_came_since_wherever_they_came() {
+    fn a_retry_is_recognised_until_half_a_page_of_rows_came_since_wherever_they_came() {
         // A gap lies above, in and below the page's latest half.
         for above in 0..10 {
             let mut start = run("7", 10, Old);
