@@ -1,5 +1,5 @@
-"""Checks template.yaml against the code, without an emulator: what a deploy
-would need, allow and call must be what the functions are written for."""
+"""Checks template.yaml against the code, without an emulator: what it deploys,
+allows and calls must be what the functions are written for."""
 
 import json
 import re
@@ -17,8 +17,8 @@ from samtranslator.yaml_helper import yaml_parse
 ROOT = Path(__file__).resolve().parents[2]
 BINARIES = {"connect", "disconnect", "default", "newlog", "recent-logs", "online-users", "broadcaster"}
 
-# What the SDK's calls are in IAM's terms. A post and a close are one action
-# on resources that differ in the verb.
+# The IAM actions of the SDK's calls. A post and a close share one action; their
+# resources differ in the verb.
 ACTIONS = {
     "put_item": "dynamodb:PutItem",
     "query": "dynamodb:Query",
@@ -115,7 +115,7 @@ class Permissions(unittest.TestCase):
         return allowed
 
     def named(self, action, resource):
-        """The action with the core type whose resource it is on."""
+        """The action, with the core type that owns its resource."""
         text = json.dumps(resource)
         if action == "execute-api:ManageConnections":
             self.assertRegex(text, r"\$\{WebSocketApi\}/\$\{Stage\}/(POST|DELETE)/@connections/\*")

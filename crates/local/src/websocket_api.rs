@@ -42,8 +42,8 @@ pub const ROUTES: [(&str, Function); 4] = [
     ("newlog", Function::Newlog),
 ];
 
-/// "Quotas for configuring and running a WebSocket API": 128 KB a message, 32
-/// KB a frame. A larger one closes the connection with 1009.
+/// "Quotas for configuring and running a WebSocket API": 128 KB a message,
+/// 32 KB a frame. A larger one closes the connection with 1009.
 const MAX_MESSAGE: usize = 128 * 1024;
 const MAX_FRAME: usize = 32 * 1024;
 
