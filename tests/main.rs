@@ -1,11 +1,11 @@
-//! The contract, told as tests: over real HTTP and real WebSockets, against a
-//! local server that each test starts for itself.
+//! The contract as tests, over real HTTP and real WebSockets, against a local
+//! server that each test starts for itself.
 //!
-//! With `LOGSTREAM_HTTP_URL` and `LOGSTREAM_WS_URL` set, the tests of `api`
-//! run against that deployment instead: their sites are unique and they
-//! assume nothing about what it holds already. The tests of `inside` look
-//! behind the APIs, at the tables, at the broadcaster with a gateway that
-//! fails, or at the local server itself, and always use a server of their own.
+//! With `LOGSTREAM_HTTP_URL` and `LOGSTREAM_WS_URL` set, the tests of `api` run
+//! against that deployment instead: their sites are unique and they assume
+//! nothing about its contents. The tests of `inside` look behind the APIs, at
+//! the tables, at the broadcaster with a gateway that fails, or at the local
+//! server itself, and always use a server of their own.
 
 mod support;
 

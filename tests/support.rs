@@ -24,7 +24,7 @@ pub struct Deployment {
     http: String,
     websocket: String,
     client: reqwest::Client,
-    /// The server, where the test started one.
+    /// The server, if the test started one.
     _server: Option<Server>,
 }
 
@@ -47,7 +47,7 @@ impl Deployment {
         }
     }
 
-    /// A server's APIs; it ends with this.
+    /// The APIs of a server, which ends with this value.
     pub fn of(server: Server) -> Self {
         let http = server.url();
         let websocket = http.replace("http://", "ws://");
@@ -73,7 +73,7 @@ impl Deployment {
             .await
     }
 
-    /// Posts a message that must be taken.
+    /// Posts a message that must be accepted.
     pub async fn log(&self, site: &str, text: &str, timestamp: Value) {
         let body =
             json!({"site": site, "log_message": text, "log_level": "INFO", "timestamp": timestamp});
@@ -86,7 +86,7 @@ impl Deployment {
             .await
     }
 
-    /// A request to a path that the test makes itself.
+    /// A request that the test builds itself.
     pub fn request(&self, method: &str, path: &str) -> reqwest::RequestBuilder {
         self.client.request(method.parse().unwrap(), self.url(path))
     }
@@ -107,7 +107,7 @@ impl Deployment {
         answer.json().as_array().unwrap().clone()
     }
 
-    /// Their texts.
+    /// The texts of all of a site's messages, newest first.
     pub async fn recent_texts(&self, site: &str) -> Vec<String> {
         texts(&self.recent(site).await)
     }
@@ -140,7 +140,8 @@ impl Deployment {
     }
 
     /// Waits until a message sent now reaches the client, and returns the
-    /// frames that came before it. What did not come by then never will.
+    /// frames that came before it. Frames that have not come by then never
+    /// will.
     pub async fn frames_until_now(&self, site: &str, client: &mut Client) -> Vec<Value> {
         let marker = unique("marker");
         self.log(site, &marker, Value::Null).await;
@@ -168,7 +169,7 @@ impl Answer {
         self.headers.get(name).map(|value| value.to_str().unwrap())
     }
 
-    /// The text of an error, whose shape is checked.
+    /// Checks an error's shape and returns its text.
     pub fn error(&self) -> String {
         assert_eq!(
             self.header("content-type"),
@@ -274,7 +275,7 @@ pub fn texts(messages: &[Value]) -> Vec<String> {
         .collect()
 }
 
-/// Asks again until the answer is the one that must come.
+/// Asks until the condition holds.
 pub async fn eventually<F: Future<Output = bool>>(what: &str, mut is_so: impl FnMut() -> F) {
     let deadline = Instant::now() + PATIENCE;
     let mut pause = tokio::time::interval(Duration::from_millis(10));

@@ -71,7 +71,7 @@ async fn clients_that_vanish_delay_nobody_by_more_than_a_second() {
         deployment.log(&site, &text, Value::Null).await;
         assert_eq!(client.next().await["message"], text.as_str());
         let took = sent.elapsed();
-        // The rest is for slow machines: without the bound it is minutes.
+        // 3 s allow for slow machines; without the bound it takes minutes.
         assert!(took < Duration::from_secs(3), "{took:?}");
     }
 }
@@ -91,7 +91,7 @@ async fn a_client_that_reconnects_and_reads_recent_logs_has_no_gap() {
     let watch = async {
         drop(client);
         let mut shown = Vec::new();
-        // Socket first, then the messages of the time that is shown.
+        // The socket first, then the history.
         let mut client = deployment.connect(&site).await;
         shown.extend(deployment.recent(&site).await);
         while !shown.iter().any(|message| message["message"] == "59") {

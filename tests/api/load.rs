@@ -14,7 +14,7 @@ const MESSAGES: usize = 1000;
 const CLIENTS: usize = 50;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_thousand_messages_of_16_senders_reach_50_clients_each_once_and_in_one_order() {
+async fn a_thousand_messages_of_16_senders_reach_50_clients_once_and_in_the_same_order() {
     let deployment = Deployment::start().await;
     let sites: Vec<_> = (0..SITES).map(|_| unique("tst")).collect();
     let mut clients = Vec::new();
@@ -23,8 +23,8 @@ async fn a_thousand_messages_of_16_senders_reach_50_clients_each_once_and_in_one
         clients.push((site, deployment.connect(&sites[site]).await));
     }
 
-    // Even senders have whole-second clocks that stand still, so that their
-    // messages crowd into one second; odd ones have fractions that move on.
+    // Half of each site's senders have a whole-second clock that stands still,
+    // so that their messages crowd into one second; the others' clock moves on.
     let second = now();
     let send = |sender: usize| {
         let (deployment, site) = (&deployment, &sites[sender % SITES]);
@@ -102,7 +102,7 @@ async fn a_thousand_messages_of_16_senders_reach_50_clients_each_once_and_in_one
     }
 }
 
-// The original read one page of connections: 3,948 of 16,000 got nothing.
+// The original read only one page of connections: 3,948 of 16,000 got nothing.
 #[tokio::test(flavor = "multi_thread")]
 async fn each_of_3000_connections_of_one_site_gets_the_message() {
     let deployment = Deployment::start().await;
@@ -123,8 +123,8 @@ async fn each_of_3000_connections_of_one_site_gets_the_message() {
     assert!(frames.iter().all(|(_, frame)| frame["id"] == "7.000000"));
 }
 
-/// Sends a message again for as long as the answer is 503, which asks for it:
-/// a retry is stored once.
+/// Sends a message, and retries while the answer is 503. A retry is stored
+/// once.
 async fn send_until_taken(deployment: &Deployment, site: &str, text: &str, timestamp: Value) {
     let body = json!({"site": site, "log_message": text, "timestamp": timestamp}).to_string();
     for _ in 0..10 {

@@ -1,11 +1,11 @@
-//! `POST /newlog`: what is taken, what is refused, and how.
+//! `POST /newlog`: what is accepted and what is refused.
 
 use serde_json::{Value, json};
 
 use crate::support::{Deployment, now, unique};
 
 #[tokio::test]
-async fn a_message_is_taken_and_kept_as_it_was_sent() {
+async fn a_message_is_accepted_and_kept_as_sent() {
     let deployment = Deployment::start().await;
     let site = unique("tst");
     let text = "line one\nline two\r\n\t\"Ünï\" \\ 🔭 \u{0} </script>";
@@ -50,7 +50,7 @@ async fn a_body_is_read_whatever_its_content_type() {
 }
 
 #[tokio::test]
-async fn a_level_is_one_of_pythons_in_lower_case() {
+async fn a_level_becomes_one_of_pythons_in_lower_case() {
     let deployment = Deployment::start().await;
     let site = unique("tst");
     let levels = [
@@ -83,7 +83,7 @@ async fn a_level_is_one_of_pythons_in_lower_case() {
 }
 
 #[tokio::test]
-async fn a_timestamp_is_a_number_or_a_string_of_one_and_is_cut_not_rounded() {
+async fn a_timestamp_is_a_number_or_a_numeric_string_and_is_truncated() {
     let deployment = Deployment::start().await;
     for (sent, kept, id) in [
         ("1604514063", "1604514063", "1604514063.000000"),
@@ -111,7 +111,7 @@ async fn a_timestamp_is_a_number_or_a_string_of_one_and_is_cut_not_rounded() {
         let body = format!(r#"{{"site":"{site}","log_message":"x","timestamp":{sent}}}"#);
         assert_eq!(deployment.post(body).await.status, 200, "{sent}");
         let answer = deployment.get("/recent-logs", &[("site", &site)]).await;
-        // As text: a float of this size has fewer digits than some of these.
+        // Compared as text: a float cannot hold all digits of some of these.
         let fields = format!(r#""timestamp":{kept},"id":"{id}""#);
         assert!(answer.body.contains(&fields), "{sent}: {}", answer.body);
     }
@@ -135,7 +135,7 @@ async fn a_message_without_a_timestamp_has_the_time_of_its_arrival() {
 }
 
 #[tokio::test]
-async fn what_a_caller_got_wrong_is_named_and_the_next_message_is_taken() {
+async fn a_callers_mistake_is_named_and_the_next_message_is_accepted() {
     let deployment = Deployment::start().await;
     let site = unique("tst");
     let digits = "1".repeat(5000);
@@ -241,7 +241,7 @@ async fn what_a_caller_got_wrong_is_named_and_the_next_message_is_taken() {
 }
 
 #[tokio::test]
-async fn bytes_that_are_no_text_are_refused() {
+async fn invalid_utf8_is_refused() {
     let deployment = Deployment::start().await;
     let request = deployment
         .request("POST", "/newlog")
@@ -253,7 +253,7 @@ async fn bytes_that_are_no_text_are_refused() {
 }
 
 #[tokio::test]
-async fn of_a_repeated_key_the_last_counts_and_unknown_fields_do_not() {
+async fn the_last_of_duplicate_keys_wins_and_unknown_fields_are_ignored() {
     let deployment = Deployment::start().await;
     let site = unique("tst");
     let body = format!(
@@ -289,7 +289,7 @@ async fn a_site_is_kept_as_sent_without_trimming_or_change_of_case() {
 }
 
 #[tokio::test]
-async fn a_message_that_fits_no_frame_is_413_and_one_that_just_fits_is_delivered() {
+async fn a_message_too_large_for_a_frame_gets_413_and_one_that_just_fits_is_delivered() {
     let deployment = Deployment::start().await;
     let site = unique("tst");
     let mut client = deployment.connect(&site).await;
@@ -308,7 +308,7 @@ async fn a_message_that_fits_no_frame_is_413_and_one_that_just_fits_is_delivered
 }
 
 #[tokio::test]
-async fn two_messages_of_one_second_both_live_in_the_order_of_their_arrival() {
+async fn messages_of_one_second_are_all_kept_in_the_order_of_their_arrival() {
     let deployment = Deployment::start().await;
     let site = unique("tst");
     let mut client = deployment.connect(&site).await;

@@ -5,7 +5,7 @@ use serde_json::json;
 use crate::support::{Deployment, eventually, unique};
 
 #[tokio::test]
-async fn who_watches_a_site_is_listed_until_the_connection_ends() {
+async fn a_connection_is_listed_until_it_ends() {
     let deployment = Deployment::start().await;
     let site = unique("tst");
     let mut first = deployment.connect(&site).await;
@@ -36,7 +36,7 @@ async fn who_watches_a_site_is_listed_until_the_connection_ends() {
 }
 
 #[tokio::test]
-async fn an_answer_without_a_site_says_so() {
+async fn a_request_without_a_site_is_refused() {
     let deployment = Deployment::start().await;
     for query in ["", "?site=", "?other=1"] {
         let answer = deployment

@@ -1,11 +1,11 @@
-//! `GET /recent-logs`: which messages it returns, and in which pieces.
+//! `GET /recent-logs`: which messages it returns, and on which pages.
 
 use futures_util::{StreamExt, stream};
 use serde_json::{Value, json};
 
 use crate::support::{Answer, Deployment, texts, unique};
 
-/// The messages of an answer and of all that its links lead to.
+/// The messages of an answer and of every page that its links lead to.
 async fn walk(deployment: &Deployment, query: &str) -> Vec<Vec<Value>> {
     let mut pages = Vec::new();
     let mut query = Some(query.to_owned());
@@ -77,8 +77,8 @@ async fn messages_later_than_after_time_come_newest_first() {
     );
 }
 
-// So frontends order what they load. With whole seconds, the messages of one
-// second stood upside down.
+// Frontends sort what they load like this. With whole seconds, messages of the
+// same second came out in reverse.
 #[tokio::test]
 async fn a_stable_sort_by_timestamp_gives_the_order_of_the_ids() {
     let deployment = Deployment::start().await;
@@ -137,7 +137,7 @@ async fn a_wrong_parameter_is_named() {
 }
 
 #[tokio::test]
-async fn limit_and_links_lead_through_every_message_once() {
+async fn limit_and_links_reach_every_message_once() {
     let deployment = Deployment::start().await;
     let site = unique("a, b&c é");
     for index in 0..7 {
@@ -247,7 +247,7 @@ async fn all_of_2500_messages_of_500_characters_are_returned_newest_first() {
         .await;
     let expected: Vec<_> = (0..2500).rev().map(text).collect();
     assert!(deployment.recent_texts(&site).await == expected);
-    // The same in pieces.
+    // The same in pages.
     let pages = walk(&deployment, &format!("?limit=999&{}", query(&site))).await;
     assert_eq!(
         pages.iter().map(Vec::len).collect::<Vec<_>>(),
@@ -256,9 +256,10 @@ async fn all_of_2500_messages_of_500_characters_are_returned_newest_first() {
     assert!(texts(&pages.concat()) == expected);
 }
 
-// Lambda ends an answer at 6 MB, counted with the quotes of this body escaped.
+// Lambda limits a response to 6 MB, in which each quote of this body is
+// escaped.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_too_much_for_one_answer_comes_in_several() {
+async fn a_large_answer_is_split_into_pages() {
     let deployment = Deployment::start().await;
     let site = unique("tst");
     let text = |index: usize| format!("{index:02}{}", "\"".repeat(60_000));

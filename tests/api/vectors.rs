@@ -1,6 +1,6 @@
 //! Cases recorded from the Python system whose outcome its clients rely on:
-//! what was sent, and what comes of it here. Additions to its answers, the
-//! ids and the fractions of a second, are left out of the comparison.
+//! what was sent, and what must come of it here. The additions to its answers,
+//! ids and fractions of a second, are not compared.
 
 use futures_util::{StreamExt, stream};
 use serde_json::{Value, json};
@@ -10,7 +10,7 @@ use crate::support::{Client, Deployment, unique};
 const CASES: &str = include_str!("../vectors.json");
 
 #[tokio::test]
-async fn what_clients_of_the_python_system_rely_on_is_still_so() {
+async fn the_python_systems_clients_still_get_what_they_rely_on() {
     let deployment = Deployment::start().await;
     let cases: Vec<Value> = serde_json::from_str(CASES).unwrap();
     assert!(cases.len() > 50, "{}", cases.len());
@@ -38,7 +38,8 @@ async fn run(deployment: &Deployment, name: &str, case: &Value) {
             if let Some(error) = expect["error_frame"].as_str() {
                 is_error(&mut sender, error, name).await;
             } else {
-                // Once it has come back it is stored, and the next step may read it.
+                // Once the message comes back it is stored, so the next step
+                // may read it.
                 while own.len() < expect["frames"].as_array().unwrap().len() {
                     own.push(sender.next().await);
                 }
@@ -112,8 +113,8 @@ fn is_not_marker(frame: &Value) -> bool {
     !frame["message"].as_str().unwrap().starts_with("marker")
 }
 
-/// Takes the `id`, and the fraction of a `timestamp` that is a number, out of
-/// every object of a list.
+/// Removes the `id`, and the fraction of a numeric `timestamp`, from every
+/// object of a list.
 fn without_additions(mut value: Value) -> Value {
     for item in value.as_array_mut().into_iter().flatten() {
         if let Some(item) = item.as_object_mut() {
@@ -126,8 +127,7 @@ fn without_additions(mut value: Value) -> Value {
     value
 }
 
-/// Puts a case's own site in place of `$SITE`, and n times x in place of
-/// `$REPEAT(x,n)`.
+/// Replaces `$SITE` with a case's own site, and `$REPEAT(x,n)` with n times x.
 fn expand(case: &Value, site: &str) -> Value {
     fn strings(value: &mut Value, change: &impl Fn(&str) -> String) {
         match value {

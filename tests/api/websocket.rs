@@ -49,7 +49,7 @@ async fn a_handshake_without_a_proper_site_is_refused() {
 }
 
 #[tokio::test]
-async fn a_message_sent_over_the_socket_is_broadcast_and_otherwise_not_answered() {
+async fn a_message_sent_over_the_socket_is_broadcast_and_gets_no_other_answer() {
     let deployment = Deployment::start().await;
     let site = unique("tst");
     let mut sender = deployment.connect(&site).await;
@@ -69,7 +69,7 @@ async fn a_message_sent_over_the_socket_is_broadcast_and_otherwise_not_answered(
 }
 
 #[tokio::test]
-async fn a_message_may_be_for_another_site_than_the_one_that_is_watched() {
+async fn a_message_may_be_for_a_site_that_its_sender_does_not_watch() {
     let deployment = Deployment::start().await;
     let (here, there) = (unique("here"), unique("there"));
     let mut sender = deployment.connect(&here).await;
@@ -87,7 +87,7 @@ async fn a_message_may_be_for_another_site_than_the_one_that_is_watched() {
 }
 
 #[tokio::test]
-async fn an_unknown_action_is_told_to_the_sender_and_to_nobody_else() {
+async fn only_the_sender_gets_the_error_for_an_unknown_action() {
     let deployment = Deployment::start().await;
     let site = unique("tst");
     let mut sender = deployment.connect(&site).await;
@@ -120,7 +120,7 @@ async fn an_unknown_action_is_told_to_the_sender_and_to_nobody_else() {
 }
 
 #[tokio::test]
-async fn a_refused_message_is_told_to_the_sender_and_to_nobody_else() {
+async fn only_the_sender_gets_the_error_for_a_refused_message() {
     let deployment = Deployment::start().await;
     let site = unique("tst");
     let mut sender = deployment.connect(&site).await;
@@ -165,7 +165,7 @@ async fn a_refused_message_is_told_to_the_sender_and_to_nobody_else() {
 }
 
 #[tokio::test]
-async fn a_message_that_would_be_too_large_as_a_frame_is_refused_over_the_socket_too() {
+async fn a_message_too_large_for_a_frame_is_refused_over_the_socket_too() {
     let deployment = Deployment::start().await;
     let site = unique("tst");
     let mut client = deployment.connect(&site).await;

@@ -46,7 +46,7 @@ export class Frontend {
     return response.data;
   }
 
-  // What it shows: numbers and strings are compared with each other here.
+  // What the frontend shows. The sort compares numbers with strings.
   async load() {
     return this.frames.concat(await this.history()).sort((a, b) => a.timestamp - b.timestamp);
   }

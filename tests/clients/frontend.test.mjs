@@ -20,7 +20,7 @@ test('A message of a script arrives as one frame with exactly the five fields', 
 test('On load, history and live messages sort together by their timestamps', async (t) => {
   const site = newSite();
   const start = now() - 100;
-  // Stored comes before broadcast: who connects in between gets both.
+  // A client that connects between store and broadcast would get both.
   const earlier = await Frontend.connect(t, site);
   await post({ site, log_message: 'first', log_level: 'DEBUG', timestamp: start });
   await post({ site, log_message: 'third', log_level: 'error', timestamp: start + 20.75 });
@@ -54,7 +54,7 @@ test('On load, messages of one second stand in the order of their arrival, the l
   assert.deepEqual(shown.at(-1), (await frontend.history())[0]);
 });
 
-test('A message sent over the socket comes back as its broadcast and as nothing else', async (t) => {
+test('A message sent over the socket comes back as its broadcast and nothing else', async (t) => {
   const site = newSite();
   const frontend = await Frontend.connect(t, site);
   const timestamp = now();

@@ -75,7 +75,7 @@ async function isInView(page, locator) {
   return row.y >= list.y && row.y + row.height <= list.y + list.height;
 }
 
-// For answers that a test makes up.
+// A made-up answer.
 const json = (body, status = 200, headers = {}) => ({ status, headers, contentType: 'application/json', body: JSON.stringify(body) });
 
 pageTest('A message of a script appears live, with its time and level', {}, async ({ page, site }) => {
@@ -111,7 +111,7 @@ pageTest('A message sent with the form appears once, on every page of its site',
   for (const each of [page, other]) await untilShown(each, ['Closing\nthe dome', 'Good night']);
 });
 
-pageTest('Markup in a message is shown as text, and nothing of it runs', {}, async ({ page, site }) => {
+pageTest('Markup in a message is shown as text, and none of it runs', {}, async ({ page, site }) => {
   const texts = [
     '<img src=x onerror="globalThis.attacked = true">',
     '<script>globalThis.attacked = true</script>',
@@ -126,7 +126,7 @@ pageTest('Markup in a message is shown as text, and nothing of it runs', {}, asy
   assert.equal(await page.evaluate(() => globalThis.attacked), undefined);
 });
 
-pageTest('What was sent before is shown, and the newest stays in view', { viewport: PHONE }, async ({ page, site }) => {
+pageTest('Earlier messages are shown, and the newest stays in view', { viewport: PHONE }, async ({ page, site }) => {
   const texts = Array.from({ length: 40 }, (_, number) => `Exposure ${number}`);
   for (const [number, text] of texts.entries()) await post({ site, log_message: text, timestamp: now() - 1000 + number });
   await open(page, site);
@@ -181,7 +181,7 @@ pageTest('The history is asked for only once the socket is open', {}, async ({ p
   await untilShown(page, ['in between']);
 });
 
-pageTest('What arrives while the history is loaded is shown at once, and once', {}, async ({ page, site }) => {
+pageTest('A message that arrives while the history loads is shown at once, and once', {}, async ({ page, site }) => {
   const start = now() - 100;
   await post({ site, log_message: 'before', timestamp: start });
   let answer;
@@ -200,7 +200,7 @@ pageTest('What arrives while the history is loaded is shown at once, and once', 
 });
 
 pageTest(
-  'A history that cannot be loaded is told and tried again',
+  'A failure to load the history is shown, and the load is retried',
   { expected: [/status of 503/] },
   async ({ page, site }) => {
     await post({ site, log_message: 'before' });
@@ -241,7 +241,7 @@ pageTest('A frame without an id is always shown, where it appeared', {}, async (
   await untilShown(page, ['by a clock that is ahead', 'No.', 'No.', 'not JSON', 'later']);
 });
 
-pageTest('Of many messages the newest 2,000 are kept', {}, async ({ page, site }) => {
+pageTest('Only the newest 2,000 messages are kept', {}, async ({ page, site }) => {
   const start = now() - 10_000;
   let pages = 0;
   await page.route('**/recent-logs*', (route) => {
@@ -349,7 +349,7 @@ pageTest('Without a site in its address the page shows tst', {}, async ({ page }
   assert.equal(await page.getByLabel('Site').inputValue(), 'tst');
 });
 
-pageTest('A refusal is told to the sender, who keeps the text', { expected: [/status of 413/] }, async ({ page, site }) => {
+pageTest('A refusal is shown to the sender, who keeps the text', { expected: [/status of 413/] }, async ({ page, site }) => {
   await open(page, site);
   const text = 'x'.repeat(140_000);
   const field = page.getByLabel('Message', { exact: true });

@@ -35,7 +35,7 @@ export async function post(message, base = httpUrl) {
   assert.equal(response.status, 200, await response.text());
 }
 
-// Looks until the condition holds; then what it returned.
+// Waits until the condition holds, and returns its result.
 export async function until(condition, describe, seconds = 20) {
   for (const end = Date.now() + seconds * 1000; ;) {
     const found = await condition();

@@ -11,7 +11,7 @@ import { httpUrl, newSite } from './support.mjs';
 
 const beside = (name) => fileURLToPath(new URL(name, import.meta.url));
 
-test('What a telescope sends back to back is accepted, arrives in order and is in the history', async (t) => {
+test('Messages sent back to back by a telescope are accepted, arrive in order and are in the history', async (t) => {
   const site = newSite();
   const frontend = await Frontend.connect(t, site);
   const texts = Array.from({ length: 12 }, (_, number) => `Exposure ${number} of 12: 30 s, “R” filter`);

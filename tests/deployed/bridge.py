@@ -1,8 +1,8 @@
-"""Completes a stack on the emulator where it leaves out what AWS does.
+"""Adds to a stack what AWS would do and the emulator leaves out.
 
 Everything is read from the processed template, never from a copy of it, so
-that what the template does not say does not happen here either. Prints the
-two base URLs as shell assignments.
+that nothing happens here that the template does not say. Prints the two base
+URLs as shell assignments.
 
     bridge.py STACK
 """
@@ -76,7 +76,7 @@ def time_to_live(resources, outputs):
 
 
 def management_endpoint(resources, outputs, endpoint):
-    """The management API is at AWS's own address in the functions' environment."""
+    """The functions' environment names AWS's own address of the management API."""
     functions = boto3.client("lambda")
     for name, resource in resources.items():
         if resource["Type"] != "AWS::Lambda::Function":
@@ -94,7 +94,7 @@ def function_arn(name):
 
 
 def resolve(value, template, parameters):
-    """The intrinsic functions that the CORS configuration is made of."""
+    """Resolves the intrinsic functions in the CORS configuration."""
     if isinstance(value, list):
         return [resolve(item, template, parameters) for item in value]
     if not isinstance(value, dict):

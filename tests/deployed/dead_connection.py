@@ -1,6 +1,5 @@
-"""A client that died without a word leaves its row, and the next message of
-its site removes it: the broadcaster's DeleteItem, which no living client
-reaches.
+"""Checks that the next message of a site removes the row of a dead client. No
+living client reaches the broadcaster's DeleteItem.
 
     dead_connection.py CONNECTIONS_TABLE
 """

@@ -1,5 +1,5 @@
-"""Checks template.yaml against the code, without an emulator: what a deploy
-would need, allow and call must be what the functions are written for."""
+"""Checks template.yaml against the code, without an emulator: what it deploys,
+allows and calls must be what the functions are written for."""
 
 import json
 import os

@@ -58,7 +58,7 @@ async fn a_connection_that_is_idle_or_too_old_is_closed_with_1001() {
 }
 
 #[tokio::test]
-async fn what_is_sent_keeps_a_connection_from_being_idle() {
+async fn a_ping_keeps_a_connection_from_being_idle() {
     let idle = Options {
         idle_timeout: Duration::from_secs(2),
         ..Options::default()
@@ -117,9 +117,9 @@ async fn a_client_that_never_reads_delays_nobody_and_is_closed_in_the_end() {
         slowest = slowest.max(posted.elapsed());
         sent += 1;
     }
-    // A second by the contract; the rest is for slow machines.
+    // The contract says a second; 3 s allow for slow machines.
     assert!(slowest < Duration::from_secs(3), "{slowest:?}");
-    // What it reads at last has no hole: it ends with the connection.
+    // What it finally reads has no gap; it only ends early.
     let mut read = 0;
     while let Ok(frame) = deaf.try_next().await {
         let frame: Value = serde_json::from_str(&frame).unwrap();
@@ -135,7 +135,7 @@ async fn a_client_that_never_reads_delays_nobody_and_is_closed_in_the_end() {
 }
 
 #[tokio::test]
-async fn the_management_api_posts_to_a_connection_tells_of_it_and_closes_it() {
+async fn the_management_api_posts_to_describes_and_closes_a_connection() {
     let server = server().await;
     let management = server.management_url();
     assert!(management.starts_with("http://127.0.0.1:"), "{management}");

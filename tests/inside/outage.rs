@@ -1,4 +1,4 @@
-//! What callers see when the tables are away.
+//! What callers see when the tables cannot be reached.
 
 use aws_config::SdkConfig;
 use local::{CONNECTIONS_TABLE, MESSAGES_TABLE};
@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use crate::support::{invoke, server};
 
-/// Settings whose calls reach nobody.
+/// Settings whose calls reach nothing.
 async fn away() -> SdkConfig {
     let config = server().await.sdk_config();
     config
@@ -35,7 +35,7 @@ fn websocket_event(route: &str) -> Value {
     })
 }
 
-/// Checks a 503, which says nothing of what is behind it.
+/// Checks a 503, which must not reveal its cause.
 fn is_unavailable(answer: &Value) {
     assert_eq!(answer["statusCode"], 503, "{answer}");
     // A WebSocket route's response has the other form.
@@ -61,7 +61,7 @@ async fn newlog_tries_for_three_seconds_and_answers_503() {
     let response = invoke(handler, &event).await;
     let took = started.elapsed().as_secs_f32();
     is_unavailable(&response);
-    // Its callers give up after five.
+    // Its callers give up after 5 s.
     assert!((2.5..4.5).contains(&took), "{took}");
 }
 

@@ -1,4 +1,4 @@
-//! A proxy before the database that writes down which calls are made.
+//! A proxy in front of the database that records the calls.
 
 use std::sync::{Arc, Mutex};
 
@@ -8,7 +8,7 @@ use axum::body::Bytes;
 use axum::http::{HeaderMap, StatusCode};
 use local::Server;
 
-/// The calls to a server's database since they were last taken.
+/// The calls to a server's database since the last [`Self::take`].
 #[derive(Clone, Default)]
 pub struct Recorder {
     calls: Arc<Mutex<Vec<String>>>,
@@ -39,7 +39,7 @@ impl Recorder {
         (recorder, config.build())
     }
 
-    /// The names of the calls, which are forgotten.
+    /// Takes the names of the calls so far.
     pub fn take(&self) -> Vec<String> {
         std::mem::take(&mut self.calls.lock().unwrap())
     }

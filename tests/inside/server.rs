@@ -4,11 +4,12 @@ use local::{MESSAGES_TABLE, Options};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::Error;
 
 use super::tables::Tables;
 use crate::support::{Deployment, now, server, server_with};
 
-/// Sends raw bytes and returns the status line of what comes back.
+/// Sends raw bytes and returns the status line of the answer.
 async fn raw(address: std::net::SocketAddr, request: &str) -> String {
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(request.as_bytes()).await.unwrap();
@@ -92,7 +93,7 @@ async fn a_websocket_is_opened_on_any_path() {
 }
 
 #[tokio::test]
-async fn a_folder_keeps_the_messages_and_a_new_start_sweeps_the_expired() {
+async fn a_folder_keeps_the_messages_and_a_restart_deletes_the_expired() {
     let folder = tempfile::tempdir().unwrap();
     let options = || Options {
         data_dir: Some(folder.path().join("new/data")),
@@ -118,7 +119,7 @@ async fn a_folder_keeps_the_messages_and_a_new_start_sweeps_the_expired() {
 }
 
 #[tokio::test]
-async fn an_address_in_use_is_said_in_one_line() {
+async fn an_address_in_use_is_reported_in_one_line() {
     let first = server().await;
     let options = Options {
         port: first.address().port(),
@@ -137,7 +138,7 @@ async fn an_address_in_use_is_said_in_one_line() {
 }
 
 #[tokio::test]
-async fn the_management_api_is_not_to_be_had_on_the_public_port() {
+async fn the_public_port_does_not_serve_the_management_api() {
     let deployment = Deployment::of(server().await);
     let mut client = deployment.connect("tst").await;
     let id = deployment.online("tst").await.remove(0);
@@ -152,7 +153,7 @@ async fn the_management_api_is_not_to_be_had_on_the_public_port() {
 }
 
 #[tokio::test]
-async fn a_client_cannot_call_a_route_of_the_gateways_own() {
+async fn a_client_cannot_call_the_gateways_own_routes() {
     let deployment = Deployment::of(server().await);
     let mut client = deployment.connect("tst").await;
     for action in ["$connect", "$disconnect", "$default"] {
@@ -167,10 +168,24 @@ async fn a_client_cannot_call_a_route_of_the_gateways_own() {
 }
 
 #[tokio::test]
-async fn bytes_that_are_no_text_are_refused_even_as_json() {
+async fn invalid_utf8_is_refused_even_as_json() {
     let deployment = Deployment::of(server().await);
     let request = deployment.request("POST", "/newlog");
     let request = request.header("content-type", "application/json");
     let body = b"{\"site\":\"tst\",\"log_message\":\"\xff\"}".to_vec();
     assert_eq!(deployment.send(request.body(body)).await.status, 400);
+}
+
+#[tokio::test]
+async fn a_handshake_with_two_sites_is_refused_with_400_as_http_does() {
+    let deployment = Deployment::of(server().await);
+    let query = [("site", "a"), ("site", "b")];
+    let Err(Error::Http(refusal)) = deployment.try_connect(&query).await else {
+        panic!("not refused");
+    };
+    assert_eq!(refusal.status(), 400);
+    let over_http = deployment.get("/recent-logs", &query).await;
+    assert_eq!(over_http.status, 400);
+    let body = String::from_utf8(refusal.into_body().unwrap()).unwrap();
+    assert_eq!(body, over_http.body);
 }

@@ -83,11 +83,11 @@ async fn an_expired_message_is_neither_returned_nor_overwritten_nor_taken_for_a_
 }
 
 #[tokio::test]
-async fn a_page_of_expired_messages_hides_none_behind_it() {
+async fn a_page_of_expired_messages_does_not_hide_older_ones() {
     let server = server().await;
     let tables = Tables::of(&server);
     tables.put_message("tst", "1", "live", now() + 1000).await;
-    // More than DynamoDB's page of 1 MB, all expired, in front of it.
+    // More than a 1 MB page of DynamoDB, all expired, comes first.
     let text = "x".repeat(100_000);
     for key in 10..25 {
         tables
@@ -99,7 +99,7 @@ async fn a_page_of_expired_messages_hides_none_behind_it() {
 }
 
 #[tokio::test]
-async fn the_pages_read_are_few_however_many_expired_messages_lie_in_front() {
+async fn few_pages_are_read_however_many_expired_messages_come_first() {
     let server = server().await;
     let tables = Tables::of(&server);
     for (text, key) in [("older", "1"), ("live", "2")] {
@@ -129,9 +129,9 @@ async fn the_pages_read_are_few_however_many_expired_messages_lie_in_front() {
     }
 }
 
-// One row without a text made the original answer nothing at all.
+// In the original, one row without a text made recent-logs fail.
 #[tokio::test]
-async fn a_row_that_cannot_be_read_is_left_out() {
+async fn an_unreadable_row_is_left_out() {
     let server = server().await;
     let tables = Tables::of(&server);
     tables.put_message("tst", "1", "good", now() + 1000).await;
@@ -147,9 +147,9 @@ async fn a_row_that_cannot_be_read_is_left_out() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn senders_of_one_instant_are_each_stored_once_and_leave_no_gap() {
+async fn messages_of_one_instant_are_each_stored_once_without_a_gap() {
     let deployment = Deployment::of(server().await);
-    // Eight senders, each message sent twice at once, as a retry would be.
+    // Eight senders. Each sends every message twice at once, like a retry.
     join_all((0..8).map(|sender| {
         let deployment = &deployment;
         async move {
@@ -177,7 +177,7 @@ async fn senders_of_one_instant_are_each_stored_once_and_leave_no_gap() {
 
 // A device without a clock sends the timestamp 0 for ever.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_put_takes_four_calls_at_most_however_many_messages_its_second_holds() {
+async fn a_put_takes_at_most_four_calls_however_many_messages_its_second_holds() {
     let server = server().await;
     let tables = Tables::of(&server);
     let (recorder, config) = Recorder::before(&server).await;
@@ -244,7 +244,7 @@ async fn disconnecting_removes_every_row_of_the_connection_and_no_other() {
 }
 
 #[tokio::test]
-async fn a_row_left_by_a_client_that_died_is_removed_by_the_next_message() {
+async fn the_next_message_removes_the_row_of_a_dead_client() {
     let server = server().await;
     let tables = Tables::of(&server);
     tables

@@ -7,9 +7,9 @@ use serde_json::json;
 use super::tables::{Tables, n, s};
 use crate::support::{Deployment, now, server};
 
-// A level of NULL stopped the original's broadcasts for up to a day.
+// In the original, a level of NULL stopped broadcasts for up to a day.
 #[tokio::test]
-async fn a_row_that_is_no_message_stops_no_other() {
+async fn an_unreadable_row_does_not_block_others() {
     let server = server().await;
     let tables = Tables::of(&server);
     let deployment = Deployment::of(server);
@@ -33,7 +33,7 @@ async fn a_row_that_is_no_message_stops_no_other() {
 }
 
 #[tokio::test]
-async fn rows_that_are_changed_or_deleted_are_not_broadcast() {
+async fn changed_or_deleted_rows_are_not_broadcast() {
     let server = server().await;
     let tables = Tables::of(&server);
     let deployment = Deployment::of(server);
@@ -58,8 +58,8 @@ async fn rows_that_are_changed_or_deleted_are_not_broadcast() {
     );
 }
 
-// The row stands before the gateway has finished the handshake; until then
-// a post is answered with 410.
+// The row is stored before the gateway finishes the handshake; until then a
+// post is answered with 410.
 #[tokio::test]
 async fn a_row_whose_connection_is_not_open_yet_survives_a_broadcast() {
     let server = server().await;

@@ -1,4 +1,4 @@
-//! The tables as the tests reach them, past the functions.
+//! The tests' own access to the tables.
 
 use std::collections::HashMap;
 
@@ -11,7 +11,7 @@ use time::macros::format_description;
 
 pub type Row = HashMap<String, AttributeValue>;
 
-/// Both tables of a server, which they may outlive.
+/// Both tables of a server, which this does not keep running.
 pub struct Tables {
     pub client: Client,
 }
@@ -45,7 +45,7 @@ impl Tables {
         self.put(MESSAGES_TABLE, row).await;
     }
 
-    /// Stores so many messages of a site in one second, without a gap.
+    /// Stores `count` messages of a site in one second, without a gap.
     pub async fn put_messages(&self, site: &str, second: u64, count: usize, expires: u64) {
         let requests: Vec<_> = (0..count)
             .map(|index| {

@@ -68,8 +68,9 @@ const LONGEST_ANSWER: Duration = Duration::from_millis(1500);
 /// gateway was silent.
 const STALL: Duration = Duration::from_millis(100);
 
-/// What one invocation leaves to the next. Lost with the function's
-/// environment; then a batch that is given again repeats frames.
+/// What one invocation leaves to the next. It is lost with the function's
+/// environment and when another batch comes first; then the retry of a batch
+/// repeats frames.
 #[derive(Default)]
 pub struct Memory {
     /// Of a batch that was reported as failed: the sequence number of each
@@ -342,7 +343,7 @@ impl FanOut {
                 others_served = census.served,
                 others_retried = census.retried,
                 others_failing = census.failing,
-                "posts fail through no fault of their connections, none is closed"
+                "posts fail through no fault of their connections"
             );
         }
     }

@@ -1,16 +1,15 @@
-//! The waits between tries.
+//! The waits between attempts.
 
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 
-/// Waits before the next tries, without end. Each lies by chance between a
-/// length and its double; the length is `first` and doubles with each wait,
-/// until no wait can be longer than `longest`: from then on each lies between
-/// half of `longest` and `longest`. By chance, so that those who failed
-/// together do not try again together.
+/// The waits before the next attempts, without end. Each is random, between a
+/// length and its double. The length starts at `first` and doubles each time,
+/// up to half of `longest`, so that no wait exceeds `longest`. Random, so that
+/// those who failed together do not try again together.
 pub fn backoff(first: Duration, longest: Duration) -> impl Iterator<Item = Duration> {
-    // backon adds up to the whole length to a length, also to its maximum.
+    // backon's jitter adds up to the whole length, also to the maximum.
     let maximum = longest / 2;
     ExponentialBuilder::new()
         .with_min_delay(first.min(maximum))
@@ -28,7 +27,7 @@ mod tests {
     const LONGEST: Duration = Duration::from_millis(200);
 
     #[test]
-    fn a_wait_lies_between_its_length_and_the_double_and_none_passes_the_longest() {
+    fn each_wait_is_between_its_length_and_its_double_and_at_most_the_longest() {
         for _ in 0..100 {
             let waits: Vec<_> = backoff(FIRST, LONGEST).take(8).collect();
             for (wait, length) in waits.iter().zip([10, 20, 40, 80, 100, 100, 100, 100]) {
@@ -39,7 +38,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_wait_too_is_no_longer_than_the_longest() {
+    fn the_first_wait_does_not_exceed_the_longest_either() {
         assert!(
             backoff(LONGEST, LONGEST)
                 .take(100)

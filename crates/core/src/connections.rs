@@ -1,4 +1,4 @@
-//! The connections table: every key, item and query of it.
+//! The connections table: all its keys, items and queries.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -71,7 +71,7 @@ pub struct Connections {
 pub struct Connection {
     /// API Gateway's id, such as `L0SM9cOFvHcCIhw=`.
     pub id: String,
-    /// When `$connect` ran; `None` if the row does not tell.
+    /// When `$connect` ran; `None` if the row does not say.
     pub started: Option<OffsetDateTime>,
 }
 
@@ -115,8 +115,8 @@ impl Connections {
     }
 
     /// Deletes every row of a connection, found by the index. The index is
-    /// eventually consistent: a row put just before may be left, for its
-    /// expiry or for the broadcaster, which meets a connection that is gone.
+    /// eventually consistent: a row put just before may remain, until a
+    /// broadcast finds the connection gone or the row expires.
     ///
     /// # Errors
     /// [`Error::Unavailable`] when a call failed after all retries.
@@ -154,9 +154,9 @@ impl Connections {
         Ok(())
     }
 
-    /// The connections that watch a site, none of which has expired, in the
-    /// order of their ids. Read consistently from the table: an index would
-    /// miss a client that has just connected.
+    /// The unexpired connections to a site, in the order of their ids. Read
+    /// consistently from the table, because an index could miss a client that
+    /// has just connected.
     ///
     /// # Errors
     /// [`Error::Unavailable`] when a query failed after all retries.

@@ -16,17 +16,17 @@ pub enum Error {
     #[error("{0}")]
     Invalid(String),
 
-    /// A message that no WebSocket frame could carry: 413.
+    /// A message too large for a WebSocket frame: 413.
     #[error("{0}")]
     TooLarge(String),
 
-    /// Our own fault, for which a retry is safe: 503. The cause goes to the
-    /// log, never to the caller.
+    /// Our own fault: 503. A retry is safe. The cause goes to the log, never to
+    /// the caller.
     #[error("The service is not available at the moment; send the request again.")]
     Unavailable {
         /// The call that failed, such as `PutItem`.
         operation: &'static str,
-        /// What it failed with, without the texts of messages.
+        /// The error, without the texts of messages.
         cause: String,
     },
 }
@@ -50,7 +50,7 @@ impl Error {
     }
 
     /// Logs our own faults at ERROR, which the alarm counts. A caller's mistake
-    /// is not logged. Call it once, where the error ends.
+    /// is not logged. Call it once, where the error is handled.
     pub fn log(&self) {
         if let Self::Unavailable { operation, cause } = self {
             tracing::error!(operation, cause, "request failed");

@@ -1,22 +1,21 @@
-//! The log, which fails nothing that is logged.
+//! The log. If it cannot be written, nothing else fails.
 
 use std::io::{self, Write};
 
-/// Starts the functions' log on stdout: as lambda_runtime's default, but for
-/// a stdout that cannot be written.
+/// Starts the functions' log on stdout, like lambda_runtime's default, but
+/// ignores a stdout that cannot be written.
 pub fn init() {
     lambda_runtime::tracing::init_default_subscriber_with_writer(|| BestEffort(io::stdout()));
 }
 
-/// A writer that takes everything, also what it cannot write. An error that
-/// tracing's formatter is told of goes to stderr by `eprintln!`, which panics
-/// when that cannot be written either.
+/// A writer that hides its errors. tracing's formatter would report them with
+/// `eprintln!`, which panics if stderr cannot be written either.
 #[derive(Debug)]
 pub struct BestEffort<W>(pub W);
 
 impl<W: Write> Write for BestEffort<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        // A part of a line is worth no error.
+        // A lost line is not worth an error.
         let _ = self.0.write_all(bytes);
         Ok(bytes.len())
     }
@@ -32,7 +31,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_disk_that_is_full_is_no_error() {
+    fn a_full_disk_is_not_an_error() {
         let mut full = [0; 3];
         let mut writer = BestEffort(&mut full[..]);
         assert!(writer.write_all(b"five!").is_ok());

@@ -34,7 +34,7 @@ pub enum Level {
 }
 
 impl Level {
-    /// The level of a name in any case; `None` if there is none.
+    /// The level with this name, in any case; `None` for an unknown name.
     pub fn from_name(name: &str) -> Option<Self> {
         let is = |known: &str| name.eq_ignore_ascii_case(known);
         Some(if is("debug") {
@@ -71,21 +71,21 @@ pub struct Message {
     pub site: String,
     /// The text, which may be empty.
     pub text: String,
-    /// The level; `info` where the caller gave none or an unknown one.
+    /// The level; `info` if the caller sent none or an unknown one.
     pub level: Level,
-    /// The time, from which the timestamp and the id follow: of a message
-    /// that is not stored yet, the key it asks for; then its sort key.
+    /// The time, which gives the timestamp and the id. Before the message is
+    /// stored, the key it asks for; afterwards, its sort key.
     pub key: SortKey,
 }
 
 impl Message {
-    /// Reads the body of a newlog request, of HTTP or of the WebSocket:
+    /// Reads the body of a newlog request, from HTTP or a WebSocket:
     /// `{"site": "…", "log_message": "…", "log_level": "…", "timestamp": …}`.
     /// `arrival` is the time of a message without a timestamp.
     ///
     /// # Errors
     /// [`Error::Invalid`] names the field that is missing or malformed;
-    /// [`Error::TooLarge`] if no WebSocket frame could carry the message.
+    /// [`Error::TooLarge`] if the message is too large for a WebSocket frame.
     pub fn from_json(body: &[u8], arrival: SortKey) -> Result<Self, Error> {
         let fields: Fields = serde_json::from_slice(body).map_err(|error| not_an_object(&error))?;
 
@@ -131,7 +131,7 @@ impl Message {
     /// The JSON of its entry in recent-logs: `message`, `log_level`,
     /// `timestamp` (seconds with their fraction, a number) and `id`.
     pub fn to_recent(&self) -> String {
-        // By hand for the timestamp: a float has not all of its digits.
+        // By hand, because a float cannot hold all digits of the timestamp.
         format!(
             r#"{{"message":{},"log_level":"{}","timestamp":{},"id":"{}"}}"#,
             to_json(&self.text),
@@ -142,9 +142,9 @@ impl Message {
     }
 }
 
-/// The JSON of the frame that tells one client what was wrong with its own
-/// frame: `log_level` `error`, the time of now and no `id`, so that it is
-/// always shown. `site` is the one that the client's frame named, if any.
+/// The JSON of the frame that tells a client what was wrong with its own frame:
+/// `log_level` `error`, the current time, and no `id`, so that it is always
+/// shown. `site` is the one named in the client's frame, if any.
 pub fn error_frame(sent: &[u8], text: &str) -> String {
     let site = serde_json::from_slice::<Fields>(sent)
         .ok()
@@ -160,7 +160,7 @@ pub fn error_frame(sent: &[u8], text: &str) -> String {
     })
 }
 
-/// A frame that a client is sent.
+/// A frame sent to a client.
 #[derive(Serialize)]
 struct Frame<'a> {
     site: &'a str,
@@ -172,14 +172,14 @@ struct Frame<'a> {
 }
 
 fn to_json(value: &impl Serialize) -> String {
-    // Serialising to a string fails only for maps with keys that are no
-    // strings, and these types hold none.
+    // Serialising to a string can fail only for maps with non-string keys;
+    // these types have none.
     serde_json::to_string(value).unwrap_or_default()
 }
 
-/// The fields of a newlog request before their check. Not derived: serde's
-/// own refuses a repeated key, where JSON's common reading takes the last.
-/// Raw: a number keeps all its digits.
+/// The unchecked fields of a newlog request. `Deserialize` is hand-written
+/// because the derived one rejects duplicate keys; most JSON parsers keep the
+/// last. Raw values, so that numbers keep all their digits.
 #[derive(Default)]
 struct Fields<'a> {
     site: Option<&'a RawValue>,
@@ -223,7 +223,7 @@ impl<'de> Deserialize<'de> for Fields<'de> {
 }
 
 /// What was wrong with a body as a whole. Never serde's own text, which may
-/// repeat what was sent.
+/// quote what was sent.
 fn not_an_object(error: &serde_json::Error) -> Error {
     Error::Invalid(match error.classify() {
         serde_json::error::Category::Data => {
@@ -273,8 +273,7 @@ fn timestamp(value: Option<&RawValue>, arrival: SortKey) -> Result<SortKey, Erro
         None | Some("null") => return Ok(arrival),
         Some(raw) => raw,
     };
-    // A string holds exactly what the number would be, so that both are read
-    // by the same rule.
+    // One rule reads both: a string holds exactly the number's text.
     let text = match serde_json::from_str::<String>(raw) {
         Ok(text) => text,
         Err(_) => raw.to_owned(),
@@ -309,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn the_scripts_own_message_is_read() {
+    fn a_scripts_message_is_read() {
         let message = read(
             r#"{"site":"tst","log_message":"a\nb","log_level":"WARN","timestamp":1604514063.987}"#,
         );
@@ -325,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn a_level_is_one_of_pythons_in_any_case_and_a_typo_loses_no_message() {
+    fn levels_are_pythons_in_any_case_and_a_typo_is_stored_as_info() {
         let level = |level: Value| {
             read(json!({"site": "t", "log_message": "", "log_level": level}).to_string())
                 .map(|m| m.level)
@@ -351,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_time_is_the_arrivals() {
+    fn a_missing_timestamp_is_the_time_of_arrival() {
         for body in [
             r#"{"site":"t","log_message":""}"#,
             r#"{"site":"t","log_message":"","timestamp":null}"#,
@@ -425,7 +424,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_repeated_key_the_last_counts_and_unknown_fields_do_not() {
+    fn the_last_of_duplicate_keys_wins_and_unknown_fields_are_ignored() {
         let body = format!(
             r#"{{"site":5,"x":{}{},"site":"b","log_message":"x"}}"#,
             "[".repeat(1000),
@@ -435,7 +434,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_that_fits_no_frame_is_refused_and_one_byte_less_is_not() {
+    fn a_message_too_large_for_a_frame_is_refused_and_one_byte_less_is_not() {
         let body = |length: usize| {
             json!({"site": "t", "log_message": "x".repeat(length), "timestamp": 1604514063})
                 .to_string()

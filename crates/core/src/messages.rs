@@ -1,4 +1,4 @@
-//! The messages table: every key, item and query of it.
+//! The messages table: all its keys, items and queries.
 
 use std::collections::HashMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -48,10 +48,10 @@ pub const TABLE: TableDefinition = TableDefinition {
 /// days.
 const RETENTION: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
-/// How long newlog goes on trying: its callers give up after 5 s.
+/// How long newlog keeps trying; its callers give up after 5 s.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// The shortest and the longest wait between two tries.
+/// The shortest and the longest wait between two attempts.
 const FIRST_WAIT: Duration = Duration::from_millis(10);
 const LONGEST_WAIT: Duration = Duration::from_millis(200);
 
@@ -59,17 +59,16 @@ const LONGEST_WAIT: Duration = Duration::from_millis(200);
 /// messages.
 const PLACEMENT_PAGE: usize = 1_000;
 
-/// For how long a retry is looked for among more rows than a first page has.
-/// Callers give up after 5 s, and send again.
+/// How long after a message's arrival its retry is looked for beyond the first
+/// page. Callers give up after 5 s and send again.
 const RETRY_TIME: Duration = Duration::from_secs(60);
 
-/// The most rows in a page of recent messages: never fewer than the 1 MB at
-/// which DynamoDB itself ends a page, since the smallest row takes some 58
-/// bytes. Given at all because the local database reads a whole partition
-/// where no limit is given.
+/// The most rows in a page of recent messages. DynamoDB ends a page earlier, at
+/// 1 MB, since the smallest row takes some 58 bytes. Set only because the local
+/// database reads the whole partition without a limit.
 const RECENT_PAGE: i32 = 20_000;
 
-/// An item as the SDK has it.
+/// An item in the SDK's form.
 pub type Item = HashMap<String, AttributeValue>;
 
 /// The messages table.
@@ -107,7 +106,7 @@ impl Messages {
         Ok(Self::new(config, config::variable(TABLE_VARIABLE)?))
     }
 
-    /// The same table, whose new messages are kept for as many days as the
+    /// The same table; its new messages are kept for as many days as the
     /// function's environment says.
     ///
     /// # Errors
@@ -117,18 +116,18 @@ impl Messages {
         Ok(Self { retention, ..self })
     }
 
-    /// Stores a message, at the key it asks for or the first free one above
-    /// it, unless this is a retry of one that is stored; see [`Placement`].
-    /// Returns once it is durable, within 3 s of the call.
+    /// Stores a message at the key it asks for or the first free one above it,
+    /// unless it is a retry of a stored message; see [`Placement`]. Returns
+    /// once the message is durable, within 3 s of the call.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] after 3 s of tries. The message may be stored
-    /// all the same; a retry is recognised.
+    /// [`Error::Unavailable`] after 3 s of attempts. The message may be stored
+    /// nevertheless; a retry is recognised.
     pub async fn put(&self, message: &Message) -> Result<(), Error> {
         let deadline = Instant::now() + PATIENCE;
         let mut placement = Placement::new(message.key, PLACEMENT_PAGE);
         let mut waits = backoff(FIRST_WAIT, LONGEST_WAIT);
-        // What is known of the failure when the time ends within a call.
+        // The failure to report if the time runs out during a call.
         let mut failure = Error::Unavailable {
             operation: "PutItem",
             cause: format!("no answer within {PATIENCE:?}"),
@@ -163,7 +162,7 @@ impl Messages {
         }
     }
 
-    /// One conditional put. The usual case of a message is this one call.
+    /// One conditional put, usually the only call for a message.
     async fn put_at(
         &self,
         message: &Message,
@@ -228,7 +227,7 @@ impl Messages {
             .send()
             .await
             .map_err(|error| Error::aws("Query", &error))?;
-        // The arrival is not stored, but the expiry follows from it.
+        // The arrival is not stored, but it follows from the expiry.
         let recent = now() + self.retention.as_secs() - RETRY_TIME.as_secs();
         let rows = page.items().iter().filter_map(|row| {
             Some(Row {
@@ -241,8 +240,8 @@ impl Messages {
     }
 
     /// One page of a site's messages with keys from `low` to `high`, both
-    /// included, newest first, read consistently. At most `rows` rows are
-    /// looked at, of which those that have expired are left out.
+    /// included, newest first, read consistently. Reads at most `rows` rows and
+    /// leaves out the expired ones.
     ///
     /// # Errors
     /// [`Error::Unavailable`] when the query failed after all retries.
@@ -253,7 +252,7 @@ impl Messages {
         high: SortKey,
         rows: usize,
     ) -> Result<Page, Error> {
-        // DynamoDB refuses a BETWEEN whose bounds are the wrong way round.
+        // DynamoDB refuses a BETWEEN whose bounds are reversed.
         if low > high {
             return Ok(Page {
                 messages: Vec::new(),
@@ -299,7 +298,7 @@ impl Messages {
     }
 }
 
-/// The message of a row, also of a row in the stream; `None` if an attribute
+/// The message of a row, from the table or the stream; `None` if an attribute
 /// is missing or of another type.
 pub fn from_item(item: &Item) -> Option<Message> {
     let level = item.get(LOG_LEVEL)?.as_s().ok()?;
@@ -320,7 +319,7 @@ fn expiry(item: &Item) -> Option<u64> {
     item.get(TIME_TO_LIVE)?.as_n().ok()?.parse().ok()
 }
 
-/// Whether a row is this message, put by an earlier try.
+/// Whether a row is this message, put by an earlier attempt.
 fn is_same(row: &Item, message: &Message) -> bool {
     let is = |name, value: &str| {
         row.get(name)

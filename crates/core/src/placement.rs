@@ -1,33 +1,34 @@
 //! Where a message is stored when others have its time, and how a sender's
 //! retry is recognised.
 //!
-//! The rule: the key asked for if it is free, else the first free key above
-//! it, in steps of a microsecond; a row on the way that is the same message
-//! shows a retry. So a message and its retry meet: no free key is passed over,
-//! and what one finds taken the other finds taken too.
+//! The rule: the key asked for if it is free, else the first free key above it,
+//! in steps of a microsecond; a row on the way that holds the same message
+//! shows a retry. No free key is passed over. That is what makes a message and
+//! its retry land on the same key, whatever else is stored meanwhile.
 //!
-//! The rows of the second are read from its end downwards, a page of them and
-//! no more, however many there are. In a second with more rows above the key
-//! than half a page, the search starts at the lowest row of the latest half
-//! page. The other half of the page shows retries: a message lies on it for as
-//! long as fewer than half a page of rows have come after it. If so many came
-//! within the last minute, a second and larger page is read for a retry.
+//! One page of the second's rows is read, from the end of the second downwards.
+//! If more than half a page of rows lie above the key, the search starts at the
+//! lowest row of the latest half page. The rest of the page shows retries: a
+//! message stays on the page at least until half a page of rows have come after
+//! it. If that many rows came within the last minute, a second, larger page is
+//! read to find a retry.
 //!
-//! What the bound gives up: in such a second a free key further below may be
-//! passed over. A retry is stored once more if more rows came since than are
-//! read, or if it runs beside the first try while another row moves the start
-//! of the search over a gap.
+//! The cost of this bound: in such a second a free key further below may be
+//! passed over. A retry is stored a second time if more rows came since than
+//! are read, or if it runs beside the first attempt while another row moves the
+//! start of the search past a gap.
 //!
-//! This is the decision alone, without its calls: it says which call comes
-//! next and is told the answer. So the test below can run several of them
-//! through every order of their calls.
+//! This is only the decision logic, without I/O: it says which call comes next
+//! and takes the result. So the tests below can run several placements through
+//! every order of their calls.
 
 use crate::SortKey;
 
-/// How many puts in a row may be lost before the rows are read again.
+/// How many puts in a row may find their key taken before the rows are read
+/// again.
 const MAX_LOSSES: u8 = 8;
 
-/// How many times as large as the first page the second one is.
+/// The size of the second page, in first pages.
 const SECOND_PAGE: usize = 10;
 
 /// The state of storing one message.
@@ -35,25 +36,25 @@ const SECOND_PAGE: usize = 10;
 pub struct Placement {
     asked: SortKey,
     page: usize,
-    /// Whether a second page may be read: once. What comes later is on the
-    /// first page when that is read again.
+    /// Whether the second page may still be read: once. Rows that come later
+    /// are on the first page when it is read again.
     may_search: bool,
     next: Next,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 enum Next {
-    /// Nothing is known yet: the ordinary case is this one put.
+    /// The first put, usually the only call.
     First,
     /// The key asked for is taken, or the second before this key is full.
     Read(SortKey),
-    /// The first page had no retry: it may lie below.
+    /// The message is not on the first page: it may lie below.
     Search {
         from: SortKey,
         to: SortKey,
         free: SortKey,
     },
-    /// This key was free, or follows keys lost since.
+    /// This key was free, or follows keys taken since.
     Put {
         key: SortKey,
         losses: u8,
@@ -64,10 +65,10 @@ enum Next {
 /// The call to make next.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Step {
-    /// Put the message under this key on the condition that it is free.
+    /// Put the message under this key if the key is free.
     Put(SortKey),
     /// Read the rows between two keys, both included: one page, in descending
-    /// order, consistently and with the expired ones.
+    /// order, consistently, expired rows included.
     Read {
         /// The lower key.
         from: SortKey,
@@ -76,18 +77,18 @@ pub enum Step {
         /// The most rows.
         limit: usize,
     },
-    /// The message is stored, by this sender or by an earlier try.
+    /// The message is stored, by this attempt or an earlier one.
     Done,
 }
 
-/// What the placement must know of a row.
+/// What the placement must know about a row.
 #[derive(Clone, Copy, Debug)]
 pub struct Row {
     /// Where it is stored.
     pub key: SortKey,
     /// It has the same text and level and has not expired.
     pub is_same: bool,
-    /// It arrived within the last minute, in which retries come.
+    /// It arrived within the last minute, when retries are expected.
     pub is_recent: bool,
 }
 
@@ -121,13 +122,13 @@ impl Placement {
         }
     }
 
-    /// The put was made.
+    /// The put succeeded.
     pub fn stored(&mut self) {
         self.next = Next::Done;
     }
 
-    /// A row was in the way of the put. `is_same`: as in [`Row`], so this is
-    /// a retry.
+    /// The key was taken. `is_same`: by the same message, as in [`Row`], so
+    /// this is a retry.
     pub fn lost(&mut self, is_same: bool) {
         self.next = match self.next {
             _ if is_same => Next::Done,
@@ -172,8 +173,8 @@ impl Placement {
         if rows.iter().any(|row| row.is_same && row.key < free) {
             return Next::Done;
         }
-        // A message that came within the minute and is not on this page has
-        // had more than half of it stored since.
+        // A message of the last minute that is not on this page has had more
+        // than half a page of rows stored since.
         let recent = rows.iter().filter(|row| row.is_recent).count();
         let below = rows
             .last()
@@ -189,7 +190,7 @@ impl Placement {
     }
 }
 
-/// A second that is full to its end goes on in the next one.
+/// If the second is full to its end, the search goes on in the next.
 fn put(from: SortKey, free: SortKey) -> Next {
     if free > from.end_of_second() {
         Next::Read(free)
@@ -217,14 +218,14 @@ mod tests {
     }
     use Age::{Expired, Old, Recent};
 
-    /// A page of which half is more than all rows of a test.
+    /// A page whose half holds more than all rows of a test.
     const LARGE: usize = 16;
 
     #[derive(Clone, PartialEq, Eq, Hash, Debug)]
     struct Sender {
         text: &'static str,
         placement: Placement,
-        /// How often the answer to a put may still be lost on the way.
+        /// How many more responses to puts may be lost.
         losable_answers: u8,
     }
 
@@ -240,7 +241,7 @@ mod tests {
         SortKey::from_seconds(seconds).unwrap()
     }
 
-    /// So many rows of one age without a gap.
+    /// `count` rows of one age without a gap.
     fn run(first: &str, count: usize, age: Age) -> Rows {
         std::iter::successors(Some(key(first)), |key| Some(key.next()))
             .map(|key| (key, ("other", age)))
@@ -248,12 +249,12 @@ mod tests {
             .collect()
     }
 
-    /// What a query answers.
+    /// What a query returns.
     fn page(rows: &Rows, text: &str, step: Step) -> (Vec<Row>, bool) {
         let Step::Read { from, to, limit } = step else {
-            panic!("{step:?} is no read");
+            panic!("{step:?} is not a read");
         };
-        // As DynamoDB: the other way round is an error.
+        // DynamoDB refuses reversed bounds.
         assert!(from <= to);
         let mut range = rows.range(from..=to).rev();
         let page = range.by_ref().take(limit).map(|(key, (stored, age))| Row {
@@ -286,9 +287,9 @@ mod tests {
         panic!("the placement does not end");
     }
 
-    /// Runs senders through every order of their calls, and through every
-    /// choice of an answer that is lost, which the SDK answers with the same
-    /// put again. Returns the number of states seen.
+    /// Runs senders through every order of their calls and every choice of lost
+    /// responses, after which the SDK repeats the put. Returns the number of
+    /// states seen.
     fn explore(start: &Rows, senders: &[Sender], check: &dyn Fn(&Rows)) -> usize {
         let mut seen = HashSet::new();
         let mut open = vec![(start.clone(), senders.to_vec())];
@@ -346,8 +347,8 @@ mod tests {
         seen.len()
     }
 
-    /// Each text is stored once (not counting expired rows), nothing that was
-    /// there is gone, and nothing else was added.
+    /// Each text is stored once (not counting expired rows), no earlier row is
+    /// gone, and nothing else was added.
     fn each_once(start: &Rows, texts: &[&'static str]) -> impl Fn(&Rows) {
         let start = start.clone();
         let texts = texts.to_vec();
@@ -383,7 +384,7 @@ mod tests {
     }
 
     #[test]
-    fn three_senders_around_rows_already_there_pass_over_no_free_key() {
+    fn three_senders_among_existing_rows_pass_over_no_free_key() {
         let start = Rows::from([
             (key("7"), ("x", Old)),
             (key("7.000001"), ("a", Expired)),
@@ -399,7 +400,7 @@ mod tests {
     }
 
     #[test]
-    fn the_key_asked_for_is_taken_once_it_is_free_again() {
+    fn the_key_asked_for_is_used_once_it_is_free_again() {
         let mut placement = Placement::new(key("7"), LARGE);
         placement.lost(false);
         let rows = run("7.000001", 3, Old);
@@ -409,7 +410,7 @@ mod tests {
     }
 
     #[test]
-    fn a_retry_finds_its_message_behind_others_and_an_expired_twin_is_not_it() {
+    fn a_retry_finds_its_message_behind_others_and_ignores_an_expired_twin() {
         let start = Rows::from([
             (key("7"), ("a", Expired)),
             (key("7.000001"), ("x", Old)),
@@ -424,15 +425,15 @@ mod tests {
     }
 
     #[test]
-    fn the_same_text_at_another_time_is_no_retry() {
+    fn the_same_text_at_another_time_is_not_a_retry() {
         let mut rows = Rows::from([(key("7"), ("x", Recent)), (key("7.5"), ("a", Recent))]);
         store(&mut rows, "a", "7", LARGE);
         assert_eq!(rows.get(&key("7.000001")), Some(&("a", Recent)));
     }
 
-    // Half a page is four rows here, and no more than three are added.
+    // Half a page is four rows here, and at most three are added.
     #[test]
-    fn in_a_second_of_more_rows_than_a_page_each_is_stored_once_in_every_order() {
+    fn each_is_stored_once_in_every_order_in_a_second_of_more_rows_than_a_page() {
         for age in [Old, Recent, Expired] {
             let start = run("7", 20, age);
             let senders = [
@@ -451,7 +452,7 @@ mod tests {
     }
 
     #[test]
-    fn a_retry_is_recognised_while_fewer_rows_than_half_a_page_came_since_wherever_they_came() {
+    fn a_retry_is_recognised_until_half_a_page_of_rows_came_since_wherever_they_came() {
         // A gap lies above, in and below the page's latest half.
         for above in 0..10 {
             let mut start = run("7", 10, Old);
@@ -473,7 +474,7 @@ mod tests {
     }
 
     #[test]
-    fn a_retry_within_the_minute_is_recognised_whatever_came_since_up_to_the_second_page() {
+    fn a_retry_within_the_minute_is_recognised_as_far_as_the_second_page() {
         let mut rows = run("7", 100, Old);
         store(&mut rows, "a", "7", 4);
         // Four rows are on the first page and 40 on the second.
@@ -486,7 +487,7 @@ mod tests {
     }
 
     #[test]
-    fn in_every_order_a_second_page_finds_the_message_and_one_is_all_that_is_read() {
+    fn the_second_page_finds_the_message_in_every_order_and_is_read_once() {
         let mut start = run("7", 30, Old);
         start.insert(key("7.00003"), ("a", Recent));
         start.extend(run("7.000031", 9, Recent));
@@ -510,7 +511,7 @@ mod tests {
     }
 
     #[test]
-    fn a_put_takes_four_calls_at_most_however_many_rows_its_second_has() {
+    fn a_put_takes_at_most_four_calls_however_many_rows_its_second_has() {
         for (age, rows, calls) in [
             (Old, 0, 1),
             (Old, 1, 3),
@@ -530,7 +531,7 @@ mod tests {
     }
 
     #[test]
-    fn a_second_that_is_full_goes_on_in_the_next() {
+    fn a_full_second_goes_on_in_the_next() {
         for page in [2, 8, LARGE] {
             for mut start in [run("7.999999", 1, Old), run("7.999979", 21, Recent)] {
                 let asked = start.keys().next().unwrap().to_string();
@@ -546,7 +547,7 @@ mod tests {
         }
     }
 
-    // A page of DynamoDB that is full may say that more follow where none do.
+    // DynamoDB may say of a full page that more rows follow when none do.
     #[test]
     fn nothing_is_read_below_the_key_asked_for() {
         let rows = run("7", 4, Recent);

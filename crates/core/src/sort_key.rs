@@ -5,8 +5,8 @@ use std::fmt;
 /// Microseconds in a second.
 const MICROS: u64 = 1_000_000;
 
-/// The latest time that a message may carry, in seconds: eleven digits, so
-/// that a clock in milliseconds is told from one in seconds.
+/// The latest time that a message may carry, in seconds: eleven digits, so that
+/// milliseconds sent by mistake are out of range.
 const MAX_SECONDS: i128 = 99_999_999_999;
 
 /// A message's time in whole microseconds since the Unix epoch: the table's
@@ -21,7 +21,7 @@ pub enum TimeError {
     /// It is not a number as JSON writes it (RFC 8259, section 6).
     #[error("expected a number of Unix seconds")]
     NotANumber,
-    /// It is a number outside of what a message may carry.
+    /// It is a number out of range.
     #[error("expected Unix seconds between 0 and 99999999999 (not milliseconds)")]
     OutOfRange,
 }
@@ -44,7 +44,7 @@ impl SortKey {
     /// sixth decimal are cut off.
     ///
     /// # Errors
-    /// [`TimeError`] when it is no JSON number, negative or above
+    /// [`TimeError`] when it is not a JSON number, or is negative or above
     /// 99,999,999,999.
     pub fn from_seconds(text: &str) -> Result<Self, TimeError> {
         let micros = micros(text).ok_or(TimeError::NotANumber)?;
@@ -57,8 +57,8 @@ impl SortKey {
             .map_err(|_| TimeError::OutOfRange)
     }
 
-    /// Reads the key of a stored row, which may lie beyond the last time that
-    /// a message may ask for. `None` if it is none.
+    /// Reads a stored row's key, which may lie above the latest time that a
+    /// message may carry. `None` if it is not a key.
     pub fn from_stored(number: &str) -> Option<Self> {
         let micros = u64::try_from(micros(number)?).ok()?;
         (micros <= Self::MAX.0).then_some(Self(micros))
@@ -106,16 +106,16 @@ impl fmt::Display for SortKey {
     }
 }
 
-/// Whole seconds of a number as JSON writes it, the fraction cut off; `None`
-/// if it is none. Saturates far outside of every time in use.
+/// The whole seconds of a JSON number, truncated; `None` if the text is not
+/// one. Saturates far outside of every time in use.
 pub fn whole_seconds(text: &str) -> Option<i64> {
     let seconds = micros(text)? / i128::from(MICROS);
     Some(i64::try_from(seconds).unwrap_or(if seconds < 0 { i64::MIN } else { i64::MAX }))
 }
 
-/// A JSON number (RFC 8259, section 6) times 1,000,000, what is left of a
-/// fraction cut off; `None` if the text is none. Exact, where a float would
-/// round 1604514063.9999999 up to the next second. Saturates at 10^30.
+/// A JSON number (RFC 8259, section 6) times 1,000,000, truncated; `None` if
+/// the text is not one. Exact, where a float would round 1604514063.9999999 up
+/// to the next second. Saturates at 10^30.
 fn micros(text: &str) -> Option<i128> {
     const LIMIT: i128 = 10_i128.pow(30);
 
@@ -137,7 +137,7 @@ fn micros(text: &str) -> Option<i128> {
         return None;
     }
 
-    // The digits before the point once it is moved by exponent + 6.
+    // How many digits stand before the point, moved by exponent + 6.
     let mut before_point = i64::try_from(integer.len())
         .ok()?
         .saturating_add(exponent)
@@ -160,7 +160,7 @@ fn micros(text: &str) -> Option<i128> {
 }
 
 /// The exponent of a JSON number; one too large for 64 bits counts as the
-/// largest, which the result cannot tell apart.
+/// largest, with the same result.
 fn parse_exponent(text: &str) -> Option<i64> {
     let (negative, digits) = match text.strip_prefix(['+', '-']) {
         Some(digits) => (text.starts_with('-'), digits),
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn a_time_is_kept_to_the_microsecond_and_cut_off_below_it() {
+    fn a_time_is_truncated_to_the_microsecond() {
         assert_eq!(id("1604514063"), "1604514063.000000");
         assert_eq!(id("1604514063.418301"), "1604514063.418301");
         assert_eq!(id("1604514063.9999999999"), "1604514063.999999");
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_json_number_is_refused() {
+    fn a_text_that_is_not_a_json_number_is_refused() {
         for text in [
             "",
             " ",
@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_outside_of_the_range_is_refused_whatever_its_length() {
+    fn a_number_out_of_range_is_refused_whatever_its_length() {
         let long = "1".repeat(5000);
         for text in [
             "-1",

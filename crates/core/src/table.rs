@@ -12,7 +12,7 @@ pub struct Key {
     pub sort: (&'static str, ScalarAttributeType),
 }
 
-/// A table: on demand, with its time to live.
+/// An on-demand table with a time to live.
 #[derive(Debug)]
 pub struct TableDefinition {
     /// The primary key.

@@ -1,5 +1,5 @@
 //! What the HTTP API and the WebSocket API have in common: parts of their
-//! events, the answers of functions, and answers of the gateway's own.
+//! events, the functions' responses, and the gateway's own.
 
 use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -14,8 +14,8 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 use time::macros::format_description;
 
-/// The part of a function's answer that reaches a client. A header stands in
-/// either map: in the first with its one value, in the second with all.
+/// The part of a function's response that reaches a client. A header may be in
+/// either map: in the first with one value, in the second with all.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Answer {
@@ -28,7 +28,8 @@ struct Answer {
     body: Option<String>,
 }
 
-/// A function's answer as the client gets it; also the refusal of a handshake.
+/// A function's response as the client gets it, also when it refuses a
+/// handshake.
 pub fn response(answer: Value) -> Response {
     let Ok(answer) = serde_json::from_value::<Answer>(answer) else {
         return internal_error();
@@ -37,7 +38,7 @@ pub fn response(answer: Value) -> Response {
     *response.status_mut() =
         StatusCode::from_u16(answer.status_code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let lists = answer.multi_value_headers;
-    // "Set up Lambda proxy integrations": what stands in both is taken once.
+    // "Set up Lambda proxy integrations": a value in both maps is sent once.
     let is_in_list =
         |name: &String, value| lists.get(name).is_some_and(|list| list.contains(value));
     let singles = answer.headers.iter();
@@ -53,13 +54,13 @@ pub fn response(answer: Value) -> Response {
     response
 }
 
-/// An answer of the gateway's own.
+/// A response of the gateway's own.
 pub fn message(status: StatusCode, text: &str) -> Response {
     let content_type = [(header::CONTENT_TYPE, "application/json")];
     (status, content_type, json!({"message": text}).to_string()).into_response()
 }
 
-/// The answer when a function failed.
+/// The response when a function failed.
 pub fn internal_error() -> Response {
     message(StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error")
 }
@@ -72,7 +73,7 @@ pub fn joined_headers(headers: &HeaderMap) -> BTreeMap<String, String> {
     }))
 }
 
-/// Values by their names, those of one name joined with commas.
+/// Values by their names; values of the same name are joined with commas.
 pub fn joined(pairs: impl Iterator<Item = (String, String)>) -> BTreeMap<String, String> {
     let mut joined = BTreeMap::<String, String>::new();
     for (name, value) in pairs {
@@ -87,7 +88,7 @@ pub fn joined(pairs: impl Iterator<Item = (String, String)>) -> BTreeMap<String,
     joined
 }
 
-/// An id of AWS's form: eleven bytes in base64, `L0SM9cOFvHcCIhw=`. Its `=`
+/// An id shaped like AWS's: eleven bytes in base64, `L0SM9cOFvHcCIhw=`. Its `=`
 /// must be encoded in a URL, which clients of AWS have to get right.
 pub fn request_id() -> String {
     let mut bytes = [0_u8; 11];
@@ -116,7 +117,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_headers_of_an_answer_stand_in_either_map_or_in_both() {
+    fn headers_may_be_in_either_map_or_in_both() {
         let answer = json!({
             "statusCode": 503,
             "headers": {"content-type": "application/json", "retry-after": "1"},

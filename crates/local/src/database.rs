@@ -18,9 +18,9 @@ use crate::supervise::{again, supervise};
 /// Expired rows are deleted every minute; DynamoDB takes up to two days.
 const SWEEP: Duration = Duration::from_secs(60);
 
-/// The database finds a stream's records without an index and never drops
-/// one, so that each write takes longer than the one before. Sequence numbers
-/// are microseconds: a day's worth is kept, as by DynamoDB.
+/// dynoxide has no index on stream records and never deletes one, so each write
+/// is slower than the last. Sequence numbers are microseconds; a day of them is
+/// kept, as by DynamoDB.
 const STREAM_INDEX: &str = "
     CREATE INDEX IF NOT EXISTS stream_order
         ON _stream_records (table_name, CAST(sequence_number AS INTEGER));
@@ -54,8 +54,8 @@ impl Database {
         let address = listener.local_addr().map_err(text)?;
         let stop = CancellationToken::new();
 
-        // A thread and a runtime of its own: its handlers block a worker for
-        // as long as SQLite takes.
+        // The server has its own thread and runtime, because its handlers block
+        // a worker for as long as SQLite takes.
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -90,7 +90,7 @@ impl Database {
         Ok(tables.table_names.iter().any(|table| table == name))
     }
 
-    /// A table's stream, from now on.
+    /// A table's stream, starting now.
     pub fn stream(&self, table: &str) -> Result<Stream, String> {
         let streams = ListStreamsRequest {
             table_name: Some(table.to_owned()),
@@ -120,7 +120,7 @@ impl Database {
         })
     }
 
-    /// Lets the server stop by itself.
+    /// Stops the server without waiting for it.
     pub fn abandon(&self) {
         self.stop.cancel();
     }
@@ -134,13 +134,13 @@ impl Database {
             .unwrap_or_else(PoisonError::into_inner)
             .take();
         if let Some(thread) = thread {
-            // Its end is waited for, its own errors were logged.
+            // Only waits: the thread has logged its own errors.
             let _ = tokio::task::spawn_blocking(move || thread.join()).await;
         }
     }
 }
 
-/// A place in a table's stream.
+/// A position in a table's stream.
 pub struct Stream {
     tables: dynoxide::Database,
     arn: String,
@@ -148,8 +148,8 @@ pub struct Stream {
 }
 
 impl Stream {
-    /// The next records, at most `limit`, in the shape that Lambda gets. The
-    /// place moves on behind them.
+    /// Returns the next records, at most `limit`, in the shape that Lambda
+    /// gets, and moves past them.
     pub async fn next(&mut self, limit: usize) -> Result<Vec<Value>, String> {
         let tables = self.tables.clone();
         let request = GetRecordsRequest {
@@ -196,8 +196,8 @@ fn open_file(folder: &Path) -> Result<dynoxide::Database, String> {
     Ok(tables)
 }
 
-/// A database in memory cannot be reached by a second connection, so the
-/// index is made in a file and copied.
+/// No second connection can reach a database in memory, so the index is made in
+/// a file and copied.
 fn open_in_memory() -> Result<dynoxide::Database, String> {
     let folder = tempfile::tempdir().map_err(text)?;
     let file = folder.path().join("template.sqlite");
@@ -216,7 +216,7 @@ fn index_stream(file: &Path) -> Result<(), String> {
     connection.execute_batch(STREAM_INDEX).map_err(text)
 }
 
-/// Runs what waits for SQLite off the workers.
+/// Runs work that waits for SQLite off the workers.
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, String> + Send + 'static,
 ) -> Result<T, String> {

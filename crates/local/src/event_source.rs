@@ -1,10 +1,10 @@
 //! The event source mapping: feeds the messages table's stream to the
 //! broadcaster.
 //!
-//! As on AWS ("Process DynamoDB records with Lambda"): batches, only INSERTs,
-//! after a partial failure again from the lowest failed record, after a
-//! failure of the function each half on its own, and in the end a log entry
-//! for what is given up, so that one record never stops the stream.
+//! As on AWS ("Process DynamoDB records with Lambda"): only INSERTs, in
+//! batches. After a partial failure the batch is retried from the lowest failed
+//! record; after a failure of the function, each half on its own. A record that
+//! keeps failing is given up and logged, so that it never stops the stream.
 
 use std::time::Duration;
 
@@ -18,31 +18,31 @@ use tokio_util::sync::CancellationToken;
 use crate::database::Stream;
 use crate::functions::FunctionError;
 
-/// How often the stream is read when nobody told of a new row.
+/// The polling interval while nothing signals a new row.
 const POLL: Duration = Duration::from_millis(20);
 
-/// How often a batch is tried again.
+/// The most retries of a batch.
 pub const MAX_RETRIES: u32 = 5;
 
-/// How old a record may become before it is given up.
+/// The age at which a record is given up.
 pub const MAX_AGE: Duration = Duration::from_secs(60);
 
 /// The wait before the first retry, and the longest.
 const FIRST_BACKOFF: Duration = Duration::from_millis(100);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(2);
 
-/// The place in the stream, and what was read and is neither delivered nor
-/// given up: what must not be lost when a run of the event source ends.
+/// The position in the stream, and the records read but neither delivered nor
+/// given up. Both outlive a run of the event source.
 pub struct EventSource {
     stream: Stream,
-    /// The last is next.
+    /// A stack: the last batch is next.
     undelivered: Vec<Batch>,
 }
 
 struct Batch {
     records: Vec<Value>,
     read_at: Instant,
-    /// How often it was begun.
+    /// How many attempts have begun.
     tries: u32,
 }
 
@@ -54,7 +54,7 @@ impl EventSource {
         }
     }
 
-    /// Feeds the function until the server stops. `stored` tells of new rows.
+    /// Feeds the function until the server stops. `stored` signals new rows.
     /// Fails when the stream cannot be read.
     pub async fn run<Answer>(
         &mut self,
@@ -99,9 +99,9 @@ impl Batch {
     }
 }
 
-/// Gives batches to the function until all are delivered or given up. Until
-/// then a batch stays in the list, also while it is tried, and a try counts
-/// when it begins: one that panics is neither lost nor repeated for ever.
+/// Gives batches to the function until all are delivered or given up. A batch
+/// stays in the list during its attempts, and an attempt counts when it begins.
+/// So a batch whose attempt panics is neither lost nor retried for ever.
 async fn deliver<Answer>(batches: &mut Vec<Batch>, function: &impl Fn(Value) -> Answer)
 where
     Answer: Future<Output = Result<Value, FunctionError>>,
@@ -150,8 +150,8 @@ fn log_given_up(records: &[Value]) {
     );
 }
 
-/// The place of the lowest failed record; an answer that cannot be read, or
-/// names a record that is not in the batch, fails all of it.
+/// The index of the lowest failed record. A response that cannot be read, or
+/// that names a record outside the batch, fails the whole batch.
 fn lowest_failure(batch: &[Value], answer: Value) -> Option<usize> {
     let Ok(answer) = serde_json::from_value::<DynamoDbEventResponse>(answer) else {
         return Some(0);
@@ -191,8 +191,8 @@ mod tests {
         numbers.iter().map(record).collect()
     }
 
-    /// Delivers 1, 2, 3 and 4 to a function that answers as `answer` says,
-    /// and returns the batches that it was given.
+    /// Delivers 1, 2, 3 and 4 to a function that responds with `answer`, and
+    /// returns the batches that it got.
     async fn given(answer: impl Fn(&[String]) -> Result<Value, FunctionError>) -> Vec<String> {
         let batches = RefCell::new(Vec::new());
         let mut undelivered = vec![Batch::new(records(&["1", "2", "3", "4"]))];
@@ -215,12 +215,12 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_batch_without_a_failure_is_given_once() {
+    async fn a_batch_without_a_failure_is_delivered_once() {
         assert_eq!(given(|_| Ok(failed(&[]))).await, ["1 2 3 4"]);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn after_a_partial_failure_it_goes_on_from_the_lowest_failed_record() {
+    async fn a_partial_failure_is_retried_from_the_lowest_failed_record() {
         let answer = |batch: &[String]| {
             Ok(match batch.len() {
                 4 => failed(&["4", "2"]),
@@ -286,7 +286,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_panic_in_the_middle_of_a_batch_repeats_it_and_loses_nothing() {
+    async fn a_panic_repeats_the_batch_and_loses_nothing() {
         let database = Database::open(None).await.unwrap();
         let aws = crate::sdk_config(&database.url());
         let client = aws_sdk_dynamodb::Client::new(&aws);
@@ -317,7 +317,7 @@ mod tests {
                 3 => Ok(json!({"batchItemFailures": [
                     {"itemIdentifier": event["Records"][1]["dynamodb"]["SequenceNumber"]},
                 ]})),
-                // Its second half is waiting meanwhile.
+                // The second half waits meanwhile.
                 2 => Err(FunctionError),
                 _ => Ok(failed(&[])),
             }
@@ -340,7 +340,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_record_with_which_every_try_panics_is_given_up() {
+    async fn a_record_whose_every_attempt_panics_is_given_up() {
         let mut undelivered = vec![Batch::new(records(&["2"])), Batch::new(records(&["1"]))];
         let (stop, given) = (CancellationToken::new(), RefCell::new(Vec::new()));
         supervise("test", stop.clone(), async || {

@@ -1,5 +1,5 @@
 //! The Lambda functions, called as Lambda calls them: with the JSON of an
-//! event, each call in its own task, so that a panic costs one event.
+//! event. Each call has its own task, so that a panic costs one event.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -17,27 +17,27 @@ use tracing::Instrument as _;
 use crate::App;
 use crate::api_gateway::request_id;
 
-/// The time that a function has, in Lambda's configuration.
+/// The time limit of a call, like a function's timeout on Lambda.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The largest answer of a function, in bytes ("Lambda quotas": 6 MB).
+/// The largest response of a function, in bytes ("Lambda quotas": 6 MB).
 const MAX_ANSWER: usize = 6 * 1024 * 1024;
 
-/// Calls that requests may have at the same time; others wait for them. On
-/// Lambda the account's concurrency bounds them. Each takes two descriptors for
-/// its connection to the database, whose both ends are here, and the SDK keeps
-/// connections for 90 s.
+/// The most concurrent calls by requests; further ones wait. On Lambda the
+/// account's concurrency limits them. Each call takes two descriptors for its
+/// connection to the database, both ends of which are here, and the SDK keeps a
+/// connection for 90 s.
 pub const PLACES: usize = 64;
 
-/// The functions, with what each of them would have as clients of its own.
+/// The clients and the memory of the functions. On Lambda each has its own.
 pub struct Functions {
     pub messages: Messages,
     pub connections: Connections,
     pub management_api: ManagementApi,
     pub memory: Memory,
-    /// Of the calls by requests, [`PLACES`].
+    /// The permits of calls by requests: [`PLACES`].
     pub places: Arc<Semaphore>,
-    /// Told when newlog has ended, so that the stream is read at once.
+    /// Signalled when newlog ends, so that the stream is read at once.
     pub stored: Notify,
 }
 
@@ -55,12 +55,12 @@ pub enum Function {
     Broadcaster,
 }
 
-/// The function failed: its event or its answer was not of the right shape,
-/// it took too long, or it panicked.
+/// The function failed: its event or its response had the wrong shape, it took
+/// too long, or it panicked.
 #[derive(Debug)]
 pub struct FunctionError;
 
-/// Calls a function with an event and returns its answer.
+/// Calls a function with an event and returns its response.
 pub async fn invoke(
     app: &Arc<App>,
     function: Function,
@@ -68,7 +68,7 @@ pub async fn invoke(
 ) -> Result<Value, FunctionError> {
     let event = serde_json::to_string(event).map_err(|_| FunctionError)?;
     let places = app.functions.places.clone();
-    // A broadcast waits for no request.
+    // A broadcast must not wait for requests.
     let place = match function {
         Function::Broadcaster => None,
         _ => Some(places.acquire_owned().await.map_err(|_| FunctionError)?),
@@ -76,7 +76,7 @@ pub async fn invoke(
     let call = {
         let app = app.clone();
         async move {
-            // Also when nobody waits for the answer any more.
+            // Held until the call ends, even if nobody waits for it any more.
             let _place = place;
             call(&app.functions, function, &event).await
         }
@@ -157,13 +157,13 @@ where
 
 fn answer(json: &str) -> Result<Value, String> {
     if json.len() > MAX_ANSWER {
-        return Err("the answer is too large".to_owned());
+        return Err("the response is too large".to_owned());
     }
     serde_json::from_str(json).map_err(unreadable)
 }
 
 fn unreadable(error: serde_json::Error) -> String {
-    format!("not the JSON that was expected: {error}")
+    format!("not the expected JSON: {error}")
 }
 
 #[cfg(test)]

@@ -34,10 +34,11 @@ pub const ROUTES: [(Method, &str, Function); 3] = [
 /// The largest body, in bytes ("Quotas for HTTP APIs": payload size, 10 MB).
 const MAX_BODY: usize = 10 * 1024 * 1024;
 
-/// What is read of a larger body, so that its sender gets to the answer.
+/// How much of an oversized body is read and dropped, so that its sender gets
+/// to see the 413.
 const MAX_DISCARDED: usize = 10 * MAX_BODY;
 
-/// Answers a request with what the function of its route answers.
+/// Answers a request with the response of its route's function.
 pub async fn answer(app: Arc<App>, peer: SocketAddr, request: Request) -> Response {
     let (parts, body) = request.into_parts();
     let found = ROUTES
@@ -147,7 +148,7 @@ async fn call(
     invoke(app, function, &event).await
 }
 
-/// Whether the gateway hands on a body as it is, by its Content-Type.
+/// Whether the gateway passes on a body of this Content-Type unencoded.
 fn is_text(headers: &HeaderMap) -> bool {
     let content_type = headers
         .get(header::CONTENT_TYPE)

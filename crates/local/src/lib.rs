@@ -56,11 +56,11 @@ const SHUTDOWN: Duration = Duration::from_secs(5);
 #[derive(Clone, Debug)]
 pub struct Options {
     /// The address of the HTTP and WebSocket APIs. The database and the
-    /// management API listen on loopback whatever it is.
+    /// management API always listen on loopback.
     pub host: IpAddr,
-    /// Their port; 0 picks a free one.
+    /// The port of both APIs; 0 picks a free one.
     pub port: u16,
-    /// The folder for the tables; in memory without one.
+    /// The folder for the tables; `None` keeps them in memory.
     pub data_dir: Option<PathBuf>,
     /// How long a connection may be idle: 10 min on API Gateway.
     pub idle_timeout: Duration,
@@ -88,7 +88,7 @@ pub enum StartError {
     Listen {
         /// The address.
         address: SocketAddr,
-        /// What the system said.
+        /// The system's error.
         error: io::Error,
     },
     /// The database could not be opened.
@@ -207,8 +207,8 @@ impl Server {
         self.address
     }
 
-    /// The URL of the HTTP API, without a slash at its end; `ws` in place of
-    /// `http` for the WebSocket API.
+    /// The URL of the HTTP API, without a final slash. The WebSocket API's has
+    /// `ws` in place of `http`.
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }
@@ -223,7 +223,7 @@ impl Server {
         self.database.url()
     }
 
-    /// The SDK's settings for the database, as the functions have them.
+    /// The functions' SDK settings for the database.
     pub fn sdk_config(&self) -> SdkConfig {
         sdk_config(&self.database.url())
     }
@@ -243,7 +243,7 @@ impl Server {
 }
 
 impl Drop for Server {
-    /// A server that was not stopped ends without waiting for anything.
+    /// A server dropped without [`Self::stop`] ends without waiting.
     fn drop(&mut self) {
         self.stop.cancel();
         self.database.abandon();
@@ -264,9 +264,9 @@ fn local_address(listener: &TcpListener) -> Result<SocketAddr, StartError> {
     })
 }
 
-/// The settings that AWS's environment gives a function, with an endpoint on
-/// this machine. Not from the environment: no variable of the person who runs
-/// this may send the calls elsewhere.
+/// The settings that a function has on AWS, with an endpoint on this machine.
+/// The environment is not read: no variable of the user's may send the calls
+/// elsewhere.
 fn sdk_config(endpoint: &str) -> SdkConfig {
     SdkConfig::builder()
         .behavior_version(config::behavior_version())

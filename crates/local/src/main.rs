@@ -14,11 +14,11 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
 
-/// Lines of the log that are kept while stderr takes none. What is logged
-/// beyond them is lost, and holds up nothing.
+/// The most log lines kept while stderr is stuck. Further lines are lost, so
+/// that nothing waits for them.
 const KEPT_LINES: usize = 1000;
 
-/// How long the last lines of the log are waited for.
+/// How long the end waits for the log's last lines.
 const LAST_LINES: Duration = Duration::from_secs(2);
 
 /// Runs the message backend on this machine: HTTP and WebSocket APIs,
@@ -30,12 +30,12 @@ struct Arguments {
     #[arg(long, default_value_t = 3000)]
     port: u16,
 
-    /// Address they listen on. The database and the management API stay on
+    /// Address of both APIs. The database and the management API stay on
     /// loopback.
     #[arg(long, default_value = "127.0.0.1")]
     host: IpAddr,
 
-    /// Folder to keep the tables in; without it they are in memory.
+    /// Folder of the tables; without it they are kept in memory.
     #[arg(long)]
     data_dir: Option<PathBuf>,
 
@@ -55,7 +55,7 @@ async fn main() -> ExitCode {
     let code = match run(arguments).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // Where nobody reads why, the code still tells.
+            // If stderr is closed, the exit code still says so.
             let _ = writeln!(stderr(), "logstream: {error}");
             ExitCode::FAILURE
         }
@@ -71,8 +71,8 @@ fn start_log() -> WorkerGuard {
         .lossy(true)
         .buffered_lines_limit(KEPT_LINES)
         .finish(BestEffort(stderr()));
-    // The database warns of each put whose condition fails, and those are the
-    // ordinary case of messages in one second.
+    // dynoxide warns of each put whose condition fails, which is ordinary when
+    // messages share a second.
     let filter =
         EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn,dynoxide=error"));
     tracing_subscriber::fmt()
@@ -81,7 +81,7 @@ fn start_log() -> WorkerGuard {
         .with_writer(writer)
         .log_internal_errors(false)
         .init();
-    // Rust's own hook writes to stderr and would wait for it.
+    // Rust's own hook would block on a stuck stderr.
     std::panic::set_hook(Box::new(|panic| {
         let reason = panic.payload_as_str();
         let place = panic.location().map(ToString::to_string);
@@ -90,9 +90,9 @@ fn start_log() -> WorkerGuard {
     log
 }
 
-/// Writes the last lines of the log, unless stderr is stuck. On a thread of
-/// its own: the guard tells stdout when it has to give up, and panics if that
-/// cannot be written either.
+/// Writes the last lines of the log, unless stderr is stuck. On a thread of its
+/// own, because a guard that gives up says so on stdout, and panics if stdout
+/// cannot be written.
 fn end_log(log: WorkerGuard) {
     let (ended, end) = mpsc::channel::<()>();
     std::thread::spawn(move || {
@@ -103,7 +103,8 @@ fn end_log(log: WorkerGuard) {
 }
 
 async fn run(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
-    // Before the server is ready: from then on either ends it cleanly.
+    // Installed before the server starts, so that either signal always ends it
+    // cleanly.
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let server = Server::start(Options {
@@ -114,7 +115,7 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
         max_connection_age: Duration::from_secs(arguments.max_connection_age),
     })
     .await?;
-    // Who closed stdout knows the port already.
+    // Whoever closed stdout knows the port.
     let _ = writeln!(stdout(), "listening on {}", server.url());
     tokio::select! {
         _ = interrupt.recv() => {}

@@ -1,7 +1,7 @@
 //! API Gateway's management API: `/@connections/{id}`.
 //!
-//! On AWS its requests are signed. Here it listens on loopback alone, on a
-//! port of its own.
+//! On AWS its requests are signed. Here it listens on loopback only, on a port
+//! of its own.
 
 use std::sync::Arc;
 

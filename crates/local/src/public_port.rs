@@ -16,7 +16,8 @@ use crate::{http_api, websocket_api};
 /// Serves until the server stops.
 pub async fn serve(app: Arc<App>, listener: TcpListener) -> Result<(), String> {
     let stop = app.stop.clone();
-    // On AWS the API's CORS configuration: the gateway answers preflights.
+    // The API's CORS configuration on AWS, where the gateway answers
+    // preflights.
     let cors = CorsLayer::new()
         .allow_origin(Any)
         .allow_methods([Method::GET, Method::POST, Method::OPTIONS])
@@ -38,7 +39,7 @@ async fn answer(
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
     request: Request,
 ) -> Response {
-    // On any path: behind a stage or a custom domain it has a prefix.
+    // On any path: a stage or a custom domain adds a prefix.
     if is_upgrade(&request) {
         return websocket_api::connect(app, peer, request).await;
     }

@@ -8,8 +8,8 @@ use std::time::SystemTime;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio_util::sync::CancellationToken;
 
-/// What is kept for a client that does not read, in bytes, beyond what the
-/// system's own buffers hold. Then a post is answered with 429.
+/// The most bytes queued for a client that does not read, besides the system's
+/// own buffers. Beyond them a post is answered with 429.
 const MAX_QUEUED: usize = 1024 * 1024;
 
 /// The open connections by their ids.
@@ -24,7 +24,7 @@ struct Socket {
     details: Details,
 }
 
-/// What the management API tells of a connection.
+/// What the management API reports about a connection.
 #[derive(Clone)]
 pub struct Details {
     pub connected_at: SystemTime,
@@ -32,7 +32,7 @@ pub struct Details {
     pub user_agent: String,
 }
 
-/// The connection's own end.
+/// The connection's end of the queue.
 pub struct Outbox {
     queue: UnboundedReceiver<String>,
     queued: Arc<AtomicUsize>,
@@ -48,7 +48,7 @@ pub enum Posted {
 }
 
 impl Sockets {
-    /// A connection whose handshake is finished.
+    /// Adds a connection whose handshake is finished.
     pub fn open(&self, id: &str, details: Details) -> Outbox {
         let (sender, queue) = unbounded_channel();
         let socket = Socket {
@@ -66,7 +66,7 @@ impl Sockets {
         outbox
     }
 
-    /// A connection that ends.
+    /// Removes a connection that ends.
     pub fn remove(&self, id: &str) {
         self.lock().remove(id);
     }
@@ -106,7 +106,8 @@ impl Sockets {
 }
 
 impl Outbox {
-    /// The next frame to send. It takes its room until [`Self::sent`].
+    /// The next frame to send. It counts against the queue until
+    /// [`Self::sent`].
     pub async fn next(&mut self) -> Option<String> {
         self.queue.recv().await
     }

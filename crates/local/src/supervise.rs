@@ -9,19 +9,20 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
-/// The wait before a task is started again, so that one that fails at once
-/// does nothing but fail.
+/// The wait before a task is started again, so that one that fails at once does
+/// not spin.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// Runs a task until the server stops. One that ends before, or panics, is
-/// started again; what it must not lose is kept outside it.
+/// Runs a task until the server stops. A task that ends early or panics is
+/// started again, so what it must not lose is kept outside it.
 pub async fn supervise(
     name: &'static str,
     stop: CancellationToken,
     mut task: impl AsyncFnMut() -> Result<(), String>,
 ) {
     while !stop.is_cancelled() {
-        // What a task keeps between its runs must be right wherever it panics.
+        // What a task keeps between its runs must stay valid wherever it
+        // panics.
         let ended = AssertUnwindSafe(task())
             .catch_unwind()
             .instrument(tracing::error_span!("task", name))
@@ -39,7 +40,8 @@ pub async fn supervise(
     }
 }
 
-/// A listening socket for one run of its task: it stays open for the next.
+/// A copy of a listening socket for one run of its task. The original stays
+/// open for the next.
 pub fn again(listener: &std::net::TcpListener) -> Result<TcpListener, String> {
     let listener = listener.try_clone().and_then(TcpListener::from_std);
     listener.map_err(|error| error.to_string())
@@ -51,7 +53,7 @@ mod tests {
 
     use super::*;
 
-    /// Supervises a task whose runs are counted, until it stops the server.
+    /// Supervises a task until it stops the server, and counts its runs.
     async fn runs(mut task: impl AsyncFnMut(u32, &CancellationToken) -> Result<(), String>) -> u32 {
         let stop = CancellationToken::new();
         let mut runs = 0;
@@ -77,7 +79,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_task_that_ends_is_started_again_with_an_error_or_without() {
+    async fn a_task_that_ends_with_or_without_an_error_is_started_again() {
         let runs = runs(async |run, stop| match run {
             1 => Ok(()),
             2 => Err("it failed".to_owned()),

@@ -9,7 +9,7 @@ use aws_sdk_dynamodb::types::{
 use aws_sdk_dynamodb::{Client, Error};
 use logstream_core::table::{Key, TableDefinition};
 
-/// Creates a table, on demand, and sets its time to live.
+/// Creates an on-demand table and sets its time to live.
 pub async fn create(
     client: &Client,
     name: &str,

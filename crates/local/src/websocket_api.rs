@@ -33,8 +33,8 @@ use crate::api_gateway::{
 use crate::functions::{Function, invoke};
 use crate::sockets::{Details, Outbox};
 
-/// The routes of the WebSocket API: `$connect` and `$disconnect`, and for
-/// what clients send, by `$request.body.action`, `newlog` or `$default`.
+/// The routes of the WebSocket API: `$connect`, `$disconnect` and, for what
+/// clients send, `newlog` or `$default`, by `$request.body.action`.
 pub const ROUTES: [(&str, Function); 4] = [
     ("$connect", Function::Connect),
     ("$disconnect", Function::Disconnect),
@@ -43,14 +43,14 @@ pub const ROUTES: [(&str, Function); 4] = [
 ];
 
 /// "Quotas for configuring and running a WebSocket API": 128 KB a message,
-/// 32 KB a frame; what is larger closes the connection with 1009.
+/// 32 KB a frame. A larger one closes the connection with 1009.
 const MAX_MESSAGE: usize = 128 * 1024;
 const MAX_FRAME: usize = 32 * 1024;
 
-/// How long the other side is waited for when a connection is closed.
+/// How long a close waits for the other side.
 const CLOSING: Duration = Duration::from_secs(1);
 
-/// One connection, as its events tell of it.
+/// A connection, with what its events report.
 struct Connection {
     app: Arc<App>,
     id: String,
@@ -81,8 +81,8 @@ pub async fn connect(app: Arc<App>, peer: SocketAddr, mut request: Request) -> R
         connected_at: SystemTime::now(),
         app: app.clone(),
     };
-    // In a task of its own: a client that hangs up during `$connect` ends
-    // this function, and its `$disconnect` must run all the same.
+    // In a task of its own: a client that hangs up during `$connect` ends this
+    // function, but its `$disconnect` must still run.
     let (answer, answered) = oneshot::channel();
     app.tasks
         .spawn(async move { connection.run(upgrade, &accept, answer).await });
@@ -93,7 +93,7 @@ pub async fn connect(app: Arc<App>, peer: SocketAddr, mut request: Request) -> R
 enum End {
     /// The client closed it or is gone.
     Client,
-    /// It is closed from this side.
+    /// This side closes it.
     Close(CloseCode, &'static str),
 }
 
@@ -116,7 +116,8 @@ impl Connection {
             self.serve(upgraded).await;
         }
         let event = self.handshake_event("$disconnect", "DISCONNECT");
-        // A failure was logged; API Gateway runs it once, best effort.
+        // A failure is logged, not retried: API Gateway too runs `$disconnect`
+        // once.
         let _ = invoke(&self.app, Function::Disconnect, &event).await;
     }
 
@@ -152,7 +153,7 @@ impl Connection {
             },
         );
         let end = self.exchange(&mut socket, &mut outbox).await;
-        // From here on a post to it is answered with 410.
+        // From here on a post to this connection is answered with 410.
         self.app.sockets.remove(&self.id);
         if let End::Close(code, reason) = end {
             let frame = CloseFrame {
@@ -179,7 +180,7 @@ impl Connection {
                 received = socket.next() => match received {
                     Some(Ok(Message::Text(text))) => self.route(socket, text.as_str(), false).await,
                     Some(Ok(Message::Binary(bytes))) => self.route(socket, &STANDARD.encode(bytes), true).await,
-                    // Pings are answered, and a close is, by the library.
+                    // The library answers pings and closes.
                     Some(Ok(_)) => {}
                     Some(Err(Error::Capacity(_))) => return End::Close(CloseCode::Size, "Message too long"),
                     Some(Err(_)) | None => return End::Client,
@@ -188,7 +189,7 @@ impl Connection {
                     let bytes = frame.len();
                     tokio::select! {
                         sent = socket.send(Message::text(frame)) => if sent.is_err() { return End::Client },
-                        // Also while a client does not read.
+                        // Even while the client does not read.
                         () = close.cancelled() => return End::Close(CloseCode::Normal, ""),
                         () = self.app.stop.cancelled() => return End::Close(CloseCode::Away, "Going away"),
                         () = sleep_until(too_old) => return End::Close(CloseCode::Away, "Going away"),
@@ -204,7 +205,7 @@ impl Connection {
         }
     }
 
-    /// Calls the function of a message's route. Its answer is not sent to the
+    /// Calls the function of a message's route. The response is not sent to the
     /// client: no route has a route response.
     async fn route(
         &self,
@@ -229,13 +230,13 @@ impl Connection {
                 "connectionId": self.id,
                 "requestId": event.request_context.get("requestId"),
             });
-            // A client that is gone is met by the next read.
+            // If the client is gone, the next read ends the connection.
             let _ = socket.send(Message::text(failure.to_string())).await;
         }
     }
 
-    /// The event of a route, as far as all of them have it: those of messages
-    /// have neither headers nor a query string.
+    /// The fields that every route's event has. A message's event has neither
+    /// headers nor a query string.
     fn event(&self, route: &str, event_type: &str) -> Event<'static> {
         let user_agent = self.headers.get(header::USER_AGENT);
         let host = self.headers.get(header::HOST);

@@ -1,6 +1,6 @@
-//! The server as a process: its one line, its signals, its exit codes. Here
-//! and not with the other tests because Cargo tells only a package's own
-//! tests where its binary is.
+//! Tests of the server as a process: its one line, its signals, its exit codes.
+//! They are here because Cargo tells only a package's own tests where its
+//! binary is.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 /// The longest wait for something that must happen.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A server's process, killed at the end whatever happens.
+/// A server's process, killed when dropped.
 struct Process {
     child: Child,
     address: String,
@@ -127,7 +127,7 @@ impl Viewer {
         (head[0], payload)
     }
 
-    /// Reads the frame that must be next, with a message of this text.
+    /// Reads the next frame, which must be a message with this text.
     fn reads(&mut self, text: &str) {
         let (kind, payload) = self.next();
         let payload = String::from_utf8_lossy(&payload).into_owned();
@@ -136,7 +136,7 @@ impl Viewer {
     }
 }
 
-/// A connection on which nothing is waited for longer than [`PATIENCE`].
+/// A connection whose reads wait at most [`PATIENCE`].
 fn connect(address: &str) -> TcpStream {
     let stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -159,7 +159,7 @@ fn broken_pipe() -> Stdio {
 }
 
 #[test]
-fn interrupt_and_terminate_end_it_cleanly_with_a_socket_open() {
+fn sigint_and_sigterm_end_the_server_cleanly_with_a_socket_open() {
     for signal in ["INT", "TERM"] {
         let mut process = Process::start(&["--port", "0"]);
         assert!(
@@ -180,7 +180,7 @@ fn interrupt_and_terminate_end_it_cleanly_with_a_socket_open() {
 }
 
 #[test]
-fn a_port_in_use_is_one_clear_line_and_exit_code_1() {
+fn a_port_in_use_gives_one_clear_line_and_exit_code_1() {
     let process = Process::start(&["--port", "0"]);
     let (_, port) = process.address.rsplit_once(':').unwrap();
     let second = command(&["--port", port]).output().unwrap();
@@ -192,7 +192,7 @@ fn a_port_in_use_is_one_clear_line_and_exit_code_1() {
 }
 
 #[test]
-fn a_folder_that_cannot_be_used_is_one_clear_line() {
+fn an_unusable_folder_gives_one_clear_line() {
     let output = command(&["--port", "0", "--data-dir", "/dev/null/x"])
         .output()
         .unwrap();
@@ -203,7 +203,7 @@ fn a_folder_that_cannot_be_used_is_one_clear_line() {
 }
 
 #[test]
-fn what_was_acknowledged_survives_a_kill() {
+fn acknowledged_messages_survive_a_kill() {
     let folder = tempfile::tempdir().unwrap();
     let mut process = Process::in_folder(folder.path());
     for index in 0..20 {
@@ -219,10 +219,10 @@ fn what_was_acknowledged_survives_a_kill() {
     }
 }
 
-// What listens is read from where Linux tells it.
+// Reads Linux's own list of listening sockets.
 #[cfg(target_os = "linux")]
 #[test]
-fn only_the_apis_listen_on_the_address_that_is_given() {
+fn only_the_apis_listen_on_the_given_address() {
     let process = Process::start(&["--port", "0", "--host", "0.0.0.0"]);
     assert!(process.address.starts_with("0.0.0.0:"));
     let sockets = std::fs::read_to_string("/proc/net/tcp").unwrap();
@@ -246,7 +246,7 @@ fn only_the_apis_listen_on_the_address_that_is_given() {
 }
 
 #[test]
-fn a_log_that_cannot_be_written_fails_no_request_and_no_broadcast() {
+fn an_unwritable_log_fails_no_request_and_no_broadcast() {
     let mut logs = vec![broken_pipe()];
     if cfg!(target_os = "linux") {
         let full = File::options().write(true).open("/dev/full").unwrap();
@@ -268,11 +268,10 @@ fn a_log_that_cannot_be_written_fails_no_request_and_no_broadcast() {
 }
 
 #[test]
-fn a_log_that_nobody_reads_holds_up_no_request_and_no_broadcast() {
+fn an_unread_log_delays_no_request_and_no_broadcast() {
     let mut process = Process::start(&["--port", "0"]);
     let mut viewer = Viewer::open(connect(&process.address)).opened();
-    // Each is a line of the log with all of the level: many times what a pipe
-    // holds, and more lines than are kept for it.
+    // Each message logs a line: more than the pipe and the kept lines hold.
     let level = "x".repeat(1000);
     for index in 0..1500 {
         let text = format!("message {index}");
@@ -284,7 +283,7 @@ fn a_log_that_nobody_reads_holds_up_no_request_and_no_broadcast() {
 }
 
 #[test]
-fn it_serves_and_ends_cleanly_when_nobody_reads_that_it_listens() {
+fn the_server_runs_and_ends_cleanly_with_a_closed_stdout() {
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr();
     let address = port.unwrap().to_string();
     let (_, port) = address.rsplit_once(':').unwrap();
@@ -302,15 +301,16 @@ fn it_serves_and_ends_cleanly_when_nobody_reads_that_it_listens() {
 }
 
 #[test]
-fn a_start_that_fails_is_exit_code_1_also_when_nobody_reads_why() {
+fn a_failed_start_gives_exit_code_1_with_a_closed_stderr() {
     let mut command = command(&["--port", "0", "--data-dir", "/dev/null/x"]);
     let status = command.stderr(broken_pipe()).status().unwrap();
     assert_eq!(status.code(), Some(1));
 }
-// Each frame and each call of a function needs sockets of the server's own
-// besides the viewers'.
+
+// Besides the viewers' sockets, each frame and each call of a function needs
+// sockets of the server's own.
 #[test]
-fn four_hundred_viewers_at_once_get_each_message_with_1024_descriptors() {
+fn with_1024_descriptors_400_viewers_get_each_message() {
     let process = Process::spawn(&mut with_descriptors(1024));
     let sockets: Vec<_> = (0..400).map(|_| connect(&process.address)).collect();
     let viewers: Vec<_> = sockets.into_iter().map(Viewer::open).collect();
@@ -324,11 +324,11 @@ fn four_hundred_viewers_at_once_get_each_message_with_1024_descriptors() {
 }
 
 #[test]
-fn it_goes_on_after_all_descriptors_were_used() {
+fn the_server_recovers_from_running_out_of_descriptors() {
     let process = Process::spawn(&mut with_descriptors(200));
     let mut viewer = Viewer::open(connect(&process.address)).opened();
     let sockets: Vec<_> = (0..300).map(|_| connect(&process.address)).collect();
-    // Accepted by the system alone, until there are descriptors again.
+    // Waits in the system's queue until descriptors are free again.
     let waiting = Viewer::open(connect(&process.address));
     drop(sockets);
     let mut waiting = waiting.opened();
@@ -337,7 +337,7 @@ fn it_goes_on_after_all_descriptors_were_used() {
     waiting.reads("x");
 }
 
-/// A server that may have so many files and sockets open.
+/// A server that may have `limit` files and sockets open.
 fn with_descriptors(limit: u32) -> Command {
     let mut command = Command::new("sh");
     command

@@ -12,7 +12,7 @@ struct OnlineUser {
     connection_id: String,
 }
 
-/// Answers `[{"ConnectionID": "…"}]`, in the order of the ids.
+/// Answers with `[{"ConnectionID": "…"}]`, in the order of the ids.
 pub async fn handle(connections: &Connections, request: Request) -> Response<Body> {
     match online_users(connections, &Query::of(&request)).await {
         Ok(users) => json(StatusCode::OK, &users),

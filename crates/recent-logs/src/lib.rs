@@ -8,15 +8,15 @@ use logstream_core::sort_key::whole_seconds;
 use logstream_core::{Error, Messages, SortKey};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
-/// The most messages that one answer may be asked for.
+/// The most messages that a request may ask for.
 const MAX_LIMIT: usize = 10_000;
 
-/// The longest body, in bytes as the function's own answer encodes it: a
-/// string inside JSON. Lambda ends an answer at 6 MB ("Lambda quotas").
+/// The longest body, in bytes, once encoded as a string in the function's JSON
+/// response. Lambda limits a response to 6 MB ("Lambda quotas").
 const MAX_ENCODED_BYTES: usize = 5_000_000;
 
-/// Answers a JSON array of `{"message", "log_level", "timestamp", "id"}`; if
-/// more is left, with the header `Link: <?…&before=<id>>; rel="next"`.
+/// Answers with a JSON array of `{"message", "log_level", "timestamp", "id"}`;
+/// if more is left, with the header `Link: <?…&before=<id>>; rel="next"`.
 pub async fn handle(messages: &Messages, request: Request) -> Response<lambda_http::Body> {
     recent_logs(messages, &Query::of(&request))
         .await
@@ -47,12 +47,12 @@ async fn recent_logs(
     let mut oldest = None;
     let mut is_more_left = false;
     let mut next = high;
-    // One more than may be shown tells whether more is left.
+    // One extra row tells whether more is left.
     let mut rows = limit.saturating_add(1);
     'pages: while let Some(high) = next {
         let page = messages.newest_first(site, low, high, rows).await?;
-        // What the first page did not have may lie behind any number of
-        // expired rows: by large pages it is reached with the fewest calls.
+        // Any number of expired rows may come before the next message. Large
+        // pages pass them with the fewest calls.
         rows = usize::MAX;
         for message in page.messages {
             if body.count == limit || !body.push(&message.to_recent()) {
@@ -143,8 +143,8 @@ impl Array {
     }
 }
 
-/// A relative reference: behind a custom domain the path has a prefix that
-/// the function does not know.
+/// A relative reference, because a custom domain's path has a prefix that the
+/// function does not know.
 fn next_link(query: &Query, oldest: SortKey) -> String {
     let mut link = "<?".to_owned();
     for (name, value) in query.without("before") {
