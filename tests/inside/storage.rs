@@ -188,7 +188,7 @@ async fn a_put_takes_four_calls_at_most_however_many_messages_its_second_holds()
         ("old", 2_000, old, &["PutItem", "Query", "PutItem"][..]),
         (
             "recent",
-            12_000,
+            5_000,
             recent,
             &["PutItem", "Query", "Query", "PutItem"],
         ),
