@@ -7,6 +7,7 @@ use aws_config::SdkConfig;
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::error::SdkError;
 use aws_sdk_dynamodb::operation::put_item::PutItemError;
+use aws_sdk_dynamodb::operation::query::builders::QueryFluentBuilder;
 use aws_sdk_dynamodb::types::{
     AttributeValue, ReturnValuesOnConditionCheckFailure, ScalarAttributeType,
 };
@@ -66,7 +67,7 @@ const RETRY_TIME: Duration = Duration::from_secs(60);
 /// The most rows in a page of recent messages. DynamoDB ends a page earlier, at
 /// 1 MB, since the smallest row takes some 58 bytes. Set only because the local
 /// database reads the whole partition without a limit.
-const RECENT_PAGE: i32 = 20_000;
+const RECENT_PAGE: usize = 20_000;
 
 /// An item in the SDK's form.
 pub type Item = HashMap<String, AttributeValue>;
@@ -145,6 +146,11 @@ impl Messages {
                         placement.read(&rows, more);
                         Ok(())
                     }
+                    Step::Search { from, to, limit } => {
+                        let is_there = self.search(message, from, to, limit).await?;
+                        placement.searched(is_there);
+                        Ok(())
+                    }
                     Step::Done => Ok(()),
                 }
             };
@@ -212,18 +218,7 @@ impl Messages {
         limit: usize,
     ) -> Result<(Vec<Row>, bool), Error> {
         let page = self
-            .client
-            .query()
-            .table_name(&self.table)
-            .consistent_read(true)
-            .scan_index_forward(false)
-            .key_condition_expression("#site = :site AND #timestamp BETWEEN :from AND :to")
-            .expression_attribute_names("#site", SITE)
-            .expression_attribute_names("#timestamp", TIMESTAMP)
-            .expression_attribute_values(":site", AttributeValue::S(message.site.clone()))
-            .expression_attribute_values(":from", number(from))
-            .expression_attribute_values(":to", number(to))
-            .limit(i32::try_from(limit).unwrap_or(i32::MAX))
+            .downwards(&message.site, from, to, limit)
             .send()
             .await
             .map_err(|error| Error::aws("Query", &error))?;
@@ -237,6 +232,49 @@ impl Messages {
             })
         });
         Ok((rows.collect(), page.last_evaluated_key().is_some()))
+    }
+
+    /// Whether the same message is in a page of rows. The filter spares the
+    /// transport of the page, by far the largest part of a put's time.
+    async fn search(
+        &self,
+        message: &Message,
+        from: SortKey,
+        to: SortKey,
+        limit: usize,
+    ) -> Result<bool, Error> {
+        let page = self
+            .downwards(&message.site, from, to, limit)
+            .filter_expression("#message = :message")
+            .expression_attribute_names("#message", MESSAGE)
+            .expression_attribute_values(":message", AttributeValue::S(message.text.clone()))
+            .send()
+            .await
+            .map_err(|error| Error::aws("Query", &error))?;
+        Ok(page.items().iter().any(|row| is_same(row, message)))
+    }
+
+    /// A consistent query of a site's rows with keys from `low` to `high`,
+    /// both included, newest first.
+    fn downwards(
+        &self,
+        site: &str,
+        low: SortKey,
+        high: SortKey,
+        limit: usize,
+    ) -> QueryFluentBuilder {
+        self.client
+            .query()
+            .table_name(&self.table)
+            .consistent_read(true)
+            .scan_index_forward(false)
+            .key_condition_expression("#site = :site AND #timestamp BETWEEN :low AND :high")
+            .expression_attribute_names("#site", SITE)
+            .expression_attribute_names("#timestamp", TIMESTAMP)
+            .expression_attribute_values(":site", AttributeValue::S(site.to_owned()))
+            .expression_attribute_values(":low", number(low))
+            .expression_attribute_values(":high", number(high))
+            .limit(i32::try_from(limit).unwrap_or(i32::MAX))
     }
 
     /// One page of a site's messages with keys from `low` to `high`, both
@@ -260,21 +298,10 @@ impl Messages {
             });
         }
         let page = self
-            .client
-            .query()
-            .table_name(&self.table)
-            .consistent_read(true)
-            .scan_index_forward(false)
-            .key_condition_expression("#site = :site AND #timestamp BETWEEN :low AND :high")
+            .downwards(site, low, high, rows.min(RECENT_PAGE))
             .filter_expression("#expires > :now")
-            .expression_attribute_names("#site", SITE)
-            .expression_attribute_names("#timestamp", TIMESTAMP)
             .expression_attribute_names("#expires", TIME_TO_LIVE)
-            .expression_attribute_values(":site", AttributeValue::S(site.to_owned()))
-            .expression_attribute_values(":low", number(low))
-            .expression_attribute_values(":high", number(high))
             .expression_attribute_values(":now", number(now()))
-            .limit(i32::try_from(rows).unwrap_or(RECENT_PAGE).min(RECENT_PAGE))
             .send()
             .await
             .map_err(|error| Error::aws("Query", &error))?;

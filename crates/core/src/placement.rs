@@ -28,8 +28,9 @@ use crate::SortKey;
 /// again.
 const MAX_LOSSES: u8 = 8;
 
-/// The size of the second page, in first pages.
-const SECOND_PAGE: usize = 10;
+/// The size of the second page, in first pages. With ten, 16 senders at once
+/// hold each other up for more than 3 s.
+const SECOND_PAGE: usize = 3;
 
 /// The state of storing one message.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -77,7 +78,16 @@ pub enum Step {
         /// The most rows.
         limit: usize,
     },
-    /// The message is stored, by this attempt or an earlier one.
+    /// Look for the same message, as in [`Row::is_same`], in one such page.
+    Search {
+        /// The lower key.
+        from: SortKey,
+        /// The higher key.
+        to: SortKey,
+        /// The most rows.
+        limit: usize,
+    },
+    /// The message is stored, by this sender or by an earlier try.
     Done,
 }
 
@@ -112,7 +122,7 @@ impl Placement {
                 to: from.end_of_second(),
                 limit: self.page,
             },
-            Next::Search { from, to, .. } => Step::Read {
+            Next::Search { from, to, .. } => Step::Search {
                 from,
                 to,
                 limit: self.page.saturating_mul(SECOND_PAGE),
@@ -142,17 +152,20 @@ impl Placement {
 
     /// The page that [`Step::Read`] asked for. `more`: rows are left below it.
     pub fn read(&mut self, rows: &[Row], more: bool) {
-        self.next = match self.next {
-            Next::Read(from) => self.first_page(from, rows, more),
-            Next::Search { from, free, .. } => {
-                if rows.iter().any(|row| row.is_same) {
-                    Next::Done
-                } else {
-                    put(from, free)
-                }
-            }
-            _ => return,
-        };
+        if let Next::Read(from) = self.next {
+            self.next = self.first_page(from, rows, more);
+        }
+    }
+
+    /// Whether [`Step::Search`] found the message.
+    pub fn searched(&mut self, is_there: bool) {
+        if let Next::Search { from, free, .. } = self.next {
+            self.next = if is_there {
+                Next::Done
+            } else {
+                put(from, free)
+            };
+        }
     }
 
     fn first_page(&mut self, from: SortKey, rows: &[Row], more: bool) -> Next {
@@ -251,7 +264,7 @@ mod tests {
 
     /// What a query returns.
     fn page(rows: &Rows, text: &str, step: Step) -> (Vec<Row>, bool) {
-        let Step::Read { from, to, limit } = step else {
+        let (Step::Read { from, to, limit } | Step::Search { from, to, limit }) = step else {
             panic!("{step:?} is not a read");
         };
         // DynamoDB refuses reversed bounds.
@@ -263,6 +276,17 @@ mod tests {
             is_recent: *age == Recent,
         });
         (page.collect(), range.next().is_some())
+    }
+
+    /// Answers a read or a search.
+    fn answer(placement: &mut Placement, rows: &Rows, text: &str) {
+        let step = placement.step();
+        let (page, more) = page(rows, text, step);
+        if matches!(step, Step::Search { .. }) {
+            placement.searched(page.iter().any(|row| row.is_same));
+        } else {
+            placement.read(&page, more);
+        }
     }
 
     /// Runs one sender alone; returns how many calls it took.
@@ -278,10 +302,7 @@ mod tests {
                         placement.stored();
                     }
                 },
-                step @ Step::Read { .. } => {
-                    let (page, more) = page(rows, text, step);
-                    placement.read(&page, more);
-                }
+                Step::Read { .. } | Step::Search { .. } => answer(&mut placement, rows, text),
             }
         }
         panic!("the placement does not end");
@@ -329,10 +350,9 @@ mod tests {
                             }
                         }
                     },
-                    step @ Step::Read { .. } => {
-                        let (page, more) = page(&rows, sender.text, step);
+                    Step::Read { .. } | Step::Search { .. } => {
                         let mut sender = sender.clone();
-                        sender.placement.read(&page, more);
+                        answer(&mut sender.placement, &rows, sender.text);
                         go(&rows, sender);
                     }
                 }
@@ -403,9 +423,7 @@ mod tests {
     fn the_key_asked_for_is_used_once_it_is_free_again() {
         let mut placement = Placement::new(key("7"), LARGE);
         placement.lost(false);
-        let rows = run("7.000001", 3, Old);
-        let (page, more) = page(&rows, "a", placement.step());
-        placement.read(&page, more);
+        answer(&mut placement, &run("7.000001", 3, Old), "a");
         assert_eq!(placement.step(), Step::Put(key("7")));
     }
 
@@ -477,8 +495,8 @@ mod tests {
     fn a_retry_within_the_minute_is_recognised_as_far_as_the_second_page() {
         let mut rows = run("7", 100, Old);
         store(&mut rows, "a", "7", 4);
-        // Four rows are on the first page and 40 on the second.
-        for (since, copies) in [(1, 1), (3, 1), (4, 1), (43, 1), (44, 2)] {
+        // Four rows are on the first page and 12 on the second.
+        for (since, copies) in [(1, 1), (3, 1), (4, 1), (15, 1), (16, 2)] {
             let mut rows = rows.clone();
             rows.extend(run("7.000101", since, Recent));
             store(&mut rows, "a", "7", 4);
@@ -498,16 +516,15 @@ mod tests {
         placement.lost(false);
         let mut limits = Vec::new();
         for _ in 0..2 {
-            while let step @ Step::Read { limit, .. } = placement.step() {
+            while let Step::Read { limit, .. } | Step::Search { limit, .. } = placement.step() {
                 limits.push(limit);
-                let (page, more) = page(&start, "b", step);
-                placement.read(&page, more);
+                answer(&mut placement, &start, "b");
             }
             for _ in 0..MAX_LOSSES {
                 placement.lost(false);
             }
         }
-        assert_eq!(limits, [8, 80, 8]);
+        assert_eq!(limits, [8, 24, 8]);
     }
 
     #[test]
@@ -563,8 +580,7 @@ mod tests {
         let mut placement = Placement::new(key("7"), LARGE);
         placement.lost(false);
         let read = placement.step();
-        let (page, more) = page(&run("7", 1, Old), "a", read);
-        placement.read(&page, more);
+        answer(&mut placement, &run("7", 1, Old), "a");
         for loss in 1..=8 {
             assert_eq!(placement.step(), Step::Put(key(&format!("7.00000{loss}"))));
             placement.lost(false);
