@@ -114,3 +114,135 @@ fn repair(mut event: LambdaEvent<LambdaRequest>) -> LambdaEvent<LambdaRequest> {
 fn is_base64(body: Option<&str>) -> bool {
     STANDARD.decode(body.unwrap_or_default()).is_ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::api_gateway::{Query, json};
+    use lambda_http::http::StatusCode;
+
+    /// Calls a function that answers with its site and body. Panics where
+    /// lambda_http does.
+    async fn echo(event: Value) -> Value {
+        let handler = async |request: Request| {
+            let body = String::from_utf8_lossy(request.body()).into_owned();
+            let query = Query::of(&request);
+            match query.site() {
+                Ok(site) => json(StatusCode::OK, &json!([site, body])),
+                Err(error) => error.into_response(),
+            }
+        };
+        let response = call(|request| handler(request), &event.to_string()).await;
+        serde_json::from_str(&response.unwrap()).unwrap()
+    }
+
+    fn http(query: &str) -> Value {
+        json!({
+            "rawPath": "/",
+            "rawQueryString": query,
+            "headers": {},
+            "requestContext": {"http": {"method": "GET"}},
+            "body": "x",
+        })
+    }
+
+    fn websocket(site: &str) -> Value {
+        json!({
+            "requestContext": {"connectionId": "a=", "connectedAt": 1, "requestTimeEpoch": 1},
+            "headers": {},
+            "queryStringParameters": {"site": site},
+            "body": "x",
+        })
+    }
+
+    fn with(mut event: Value, pointer: &str, name: &str, value: Value) -> Value {
+        event.pointer_mut(pointer).unwrap()[name] = value;
+        event
+    }
+
+    fn echoed(response: &Value) -> Value {
+        assert_eq!(response["statusCode"], 200, "{response}");
+        serde_json::from_str(response["body"].as_str().unwrap()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn every_character_of_a_query_reaches_the_function() {
+        let characters = (0..0x80_u8).map(char::from).chain(['é', '🔭', '\u{80}']);
+        for character in characters.filter(|character| !"&+%".contains(*character)) {
+            let site = format!("a{character}b");
+            let response = echo(http(&format!("site={site}"))).await;
+            assert_eq!(echoed(&response), json!([site, "x"]));
+            let response = echo(websocket(&site)).await;
+            assert_eq!(echoed(&response), json!([site, "x"]));
+        }
+        for (query, site) in [("site=%", "%"), ("site=%zz", "%zz"), ("site=a+b&", "a b")] {
+            assert_eq!(echoed(&echo(http(query)).await), json!([site, "x"]));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_query_that_no_uri_can_hold_is_400() {
+        for site in ["a".repeat(70_000), "\"".repeat(30_000), "é".repeat(30_000)] {
+            let response = echo(http(&format!("site={site}"))).await;
+            assert_eq!(response["statusCode"], 400);
+            let response = echo(websocket(&site)).await;
+            assert_eq!(response["statusCode"], 400);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_host_stage_or_path_that_is_no_part_of_a_uri_does_no_harm() {
+        for strange in ["a b", "[", "a:b:c", "\u{0}", "é", "//", "?#", ""] {
+            for (event, path) in [(http("site=a"), "rawPath"), (websocket("a"), "path")] {
+                for (pointer, name) in [
+                    ("/requestContext", "domainName"),
+                    ("/requestContext", "stage"),
+                    ("", path),
+                ] {
+                    let event = with(event.clone(), pointer, name, json!(strange));
+                    assert_eq!(echoed(&echo(event).await), json!(["a", "x"]));
+                }
+            }
+        }
+        for headers in [
+            json!({"host": "a b"}),
+            json!({"host": "["}),
+            json!({"host": "x", "x-forwarded-proto": "no scheme"}),
+        ] {
+            for event in [http("site=a"), websocket("a")] {
+                let event = with(event, "", "headers", headers.clone());
+                assert_eq!(echoed(&echo(event).await), json!(["a", "x"]));
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_body_is_decoded_only_if_it_is_the_base64_that_it_says() {
+        for (body, decoded) in [
+            ("eA==", "x"),
+            ("%%%", "%%%"),
+            ("=", "="),
+            ("é", "é"),
+            ("", ""),
+        ] {
+            for event in [http("site=a"), websocket("a")] {
+                let event = with(event, "", "body", json!(body));
+                let event = with(event, "", "isBase64Encoded", json!(true));
+                assert_eq!(echoed(&echo(event).await), json!(["a", decoded]));
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_no_event_of_an_api_is_an_error() {
+        for event in ["{}", "[]", "null", "1", "", "{\"requestContext\": 1}"] {
+            let handler = async |_: Request| Response::new(Body::Empty);
+            assert!(
+                call(|request| handler(request), event).await.is_err(),
+                "{event}"
+            );
+        }
+    }
+}

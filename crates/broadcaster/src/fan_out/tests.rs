@@ -651,6 +651,21 @@ async fn a_connection_that_cannot_be_closed_is_kept_and_its_record_reported() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_gateway_that_slows_down_is_not_silent() {
+    let viewers = ids("v", 1);
+    let stage = Stage::new(&viewers, |_, before, _| {
+        Status(200, [100, 350, 900, 1400][before.min(3)])
+    });
+    let (failed, _) = stage.broadcast(0..6).await;
+    assert!(failed.is_empty() && stage.closed().is_empty());
+    stage.have(&viewers, 6);
+    // The next batch remembers it.
+    stage.broadcast(6..8).await;
+    assert!(stage.closed().is_empty());
+    stage.have(&viewers, 8);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_machine_that_stood_still_does_not_take_the_gateway_for_silent() {
     let viewers = ids("v", 1);
     let stage = Stage::new(&viewers, |_, _, _| Status(200, 2350));
