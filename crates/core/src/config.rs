@@ -1,5 +1,6 @@
 //! Configuration: environment variables and the AWS SDK's settings.
 
+use std::fmt;
 use std::time::Duration;
 
 use aws_config::timeout::TimeoutConfig;
@@ -7,7 +8,7 @@ use aws_config::{BehaviorVersion, SdkConfig};
 
 /// A function was started without a variable that it needs, or with a value
 /// that it cannot use.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 pub enum ConfigError {
     /// Unset, empty or not Unicode.
     #[error("the environment variable {0} is not set")]
@@ -15,6 +16,14 @@ pub enum ConfigError {
     /// Not a whole number of days.
     #[error("the environment variable {0} is not a whole number of days")]
     NotDays(&'static str),
+}
+
+impl fmt::Debug for ConfigError {
+    /// The same sentence as [`fmt::Display`]: Rust prints the debug form of an
+    /// error that `main` returns.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
 /// Reads an environment variable.
