@@ -77,6 +77,8 @@ class Bootstrap:
 
         self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), RuntimeApi)
         self.server.daemon_threads = True
+        # The process is killed while it waits for an event.
+        self.server.handle_error = lambda *_: None
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
         name = FUNCTIONS[binary][0]
         environment = {
