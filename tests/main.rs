@@ -28,4 +28,13 @@ mod inside {
     mod storage;
     mod stream;
     mod tables;
+
+    use crate::support::{Deployment, server};
+
+    /// A server of the test's own, with its tables.
+    async fn deployment_and_tables() -> (Deployment, tables::Tables) {
+        let server = server().await;
+        let tables = tables::Tables::of(&server);
+        (Deployment::of(server), tables)
+    }
 }

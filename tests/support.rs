@@ -155,6 +155,12 @@ impl Deployment {
         }
     }
 
+    /// Checks that no message came before one that is sent now.
+    pub async fn no_frame_until_now(&self, site: &str, client: &mut Client) {
+        let frames = self.frames_until_now(site, client).await;
+        assert!(frames.is_empty(), "{frames:?}");
+    }
+
     fn url(&self, path: &str) -> String {
         format!("{}{path}", self.http)
     }

@@ -40,12 +40,7 @@ async fn a_handshake_without_a_proper_site_is_refused() {
         .try_connect(&[("site", &site), ("user", "bob")])
         .await
         .unwrap();
-    assert!(
-        deployment
-            .frames_until_now(&site, &mut client)
-            .await
-            .is_empty()
-    );
+    deployment.no_frame_until_now(&site, &mut client).await;
 }
 
 #[tokio::test]
@@ -78,12 +73,7 @@ async fn a_message_may_be_for_a_site_that_its_sender_does_not_watch() {
         .send(json!({"action": "newlog", "site": there, "log_message": "x"}).to_string())
         .await;
     assert_eq!(watcher.next().await["message"], "x");
-    assert!(
-        deployment
-            .frames_until_now(&here, &mut sender)
-            .await
-            .is_empty()
-    );
+    deployment.no_frame_until_now(&here, &mut sender).await;
 }
 
 #[tokio::test]
@@ -111,12 +101,7 @@ async fn only_the_sender_gets_the_error_for_an_unknown_action() {
             "{sent}"
         );
     }
-    assert!(
-        deployment
-            .frames_until_now(&site, &mut other)
-            .await
-            .is_empty()
-    );
+    deployment.no_frame_until_now(&site, &mut other).await;
 }
 
 #[tokio::test]
@@ -152,12 +137,7 @@ async fn only_the_sender_gets_the_error_for_a_refused_message() {
         let text = error(&mut sender, told).await;
         assert!(text.contains(named), "{sent}: {text}");
     }
-    assert!(
-        deployment
-            .frames_until_now(&site, &mut other)
-            .await
-            .is_empty()
-    );
+    deployment.no_frame_until_now(&site, &mut other).await;
     assert!(
         deployment.frames_until_now(&site, &mut sender).await.len() <= 1,
         "no other frame came"
@@ -197,12 +177,7 @@ async fn a_client_gets_the_frames_of_its_own_site_only() {
     deployment
         .log(&one.to_uppercase(), "nor this", Value::Null)
         .await;
-    assert!(
-        deployment
-            .frames_until_now(&one, &mut client)
-            .await
-            .is_empty()
-    );
+    deployment.no_frame_until_now(&one, &mut client).await;
 }
 
 /// Sends a text message in frames of at most `size` bytes.

@@ -75,12 +75,7 @@ async fn a_ping_keeps_a_connection_from_being_idle() {
             .await
             .unwrap();
     }
-    assert!(
-        deployment
-            .frames_until_now("tst", &mut client)
-            .await
-            .is_empty()
-    );
+    deployment.no_frame_until_now("tst", &mut client).await;
 }
 
 #[tokio::test]

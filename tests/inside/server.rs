@@ -84,12 +84,7 @@ async fn a_websocket_is_opened_on_any_path() {
     assert_eq!(answer.status(), 101);
     let deployment = Deployment::of(server);
     let mut client = crate::support::Client { socket };
-    assert!(
-        deployment
-            .frames_until_now("tst", &mut client)
-            .await
-            .is_empty()
-    );
+    deployment.no_frame_until_now("tst", &mut client).await;
 }
 
 #[tokio::test]
@@ -144,12 +139,7 @@ async fn the_public_port_does_not_serve_the_management_api() {
     let id = deployment.online("tst").await.remove(0);
     let request = deployment.request("POST", &format!("/@connections/{id}"));
     assert_eq!(deployment.send(request.body("{}")).await.status, 404);
-    assert!(
-        deployment
-            .frames_until_now("tst", &mut client)
-            .await
-            .is_empty()
-    );
+    deployment.no_frame_until_now("tst", &mut client).await;
 }
 
 #[tokio::test]

@@ -6,15 +6,14 @@ use logstream_core::message::{Level, Message};
 use logstream_core::{Messages, SortKey};
 use serde_json::{Value, json};
 
+use super::deployment_and_tables;
 use super::recorder::Recorder;
 use super::tables::{Row, Tables, n, s};
 use crate::support::{Deployment, eventually, invoke, now, server, texts};
 
 #[tokio::test]
 async fn a_messages_row_has_the_attributes_of_the_contract_and_lives_seven_days() {
-    let server = server().await;
-    let tables = Tables::of(&server);
-    let deployment = Deployment::of(server);
+    let (deployment, tables) = deployment_and_tables().await;
     let body = json!({"site": "tst", "log_message": "x", "log_level": "WARN", "timestamp": 1604514063.418301, "TimeToLive": 5});
     let earliest = now() + 604_800;
     assert_eq!(deployment.post(body.to_string()).await.status, 200);
@@ -40,9 +39,7 @@ async fn a_messages_row_has_the_attributes_of_the_contract_and_lives_seven_days(
 
 #[tokio::test]
 async fn a_connections_row_has_the_attributes_of_the_contract_and_outlives_the_connection() {
-    let server = server().await;
-    let tables = Tables::of(&server);
-    let deployment = Deployment::of(server);
+    let (deployment, tables) = deployment_and_tables().await;
     let earliest = now() + 7800;
     let _client = deployment.connect("tst").await;
     let row = tables.rows(CONNECTIONS_TABLE).await.remove(0);
@@ -64,9 +61,7 @@ async fn a_connections_row_has_the_attributes_of_the_contract_and_outlives_the_c
 
 #[tokio::test]
 async fn an_expired_message_is_neither_returned_nor_overwritten_nor_taken_for_a_retry() {
-    let server = server().await;
-    let tables = Tables::of(&server);
-    let deployment = Deployment::of(server);
+    let (deployment, tables) = deployment_and_tables().await;
     let mut client = deployment.connect("tst").await;
     tables.put_message("tst", "100", "old", now() - 10).await;
     tables
@@ -84,8 +79,7 @@ async fn an_expired_message_is_neither_returned_nor_overwritten_nor_taken_for_a_
 
 #[tokio::test]
 async fn a_page_of_expired_messages_does_not_hide_older_ones() {
-    let server = server().await;
-    let tables = Tables::of(&server);
+    let (deployment, tables) = deployment_and_tables().await;
     tables.put_message("tst", "1", "live", now() + 1000).await;
     // More than a 1 MB page of DynamoDB, all expired, comes first.
     let text = "x".repeat(100_000);
@@ -94,7 +88,6 @@ async fn a_page_of_expired_messages_does_not_hide_older_ones() {
             .put_message("tst", &key.to_string(), &text, now() - 10)
             .await;
     }
-    let deployment = Deployment::of(server);
     assert_eq!(deployment.recent_texts("tst").await, ["live"]);
 }
 

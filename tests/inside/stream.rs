@@ -4,15 +4,14 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use local::MESSAGES_TABLE;
 use serde_json::json;
 
-use super::tables::{Tables, n, s};
-use crate::support::{Deployment, now, server};
+use super::deployment_and_tables;
+use super::tables::{n, s};
+use crate::support::now;
 
 // In the original, a level of NULL stopped broadcasts for up to a day.
 #[tokio::test]
 async fn an_unreadable_row_does_not_block_others() {
-    let server = server().await;
-    let tables = Tables::of(&server);
-    let deployment = Deployment::of(server);
+    let (deployment, tables) = deployment_and_tables().await;
     let mut client = deployment.connect("tst").await;
     for (key, level) in [("1", AttributeValue::Null(true)), ("2", n(5))] {
         let row = [
@@ -24,19 +23,12 @@ async fn an_unreadable_row_does_not_block_others() {
         ];
         tables.put(MESSAGES_TABLE, row).await;
     }
-    assert!(
-        deployment
-            .frames_until_now("tst", &mut client)
-            .await
-            .is_empty()
-    );
+    deployment.no_frame_until_now("tst", &mut client).await;
 }
 
 #[tokio::test]
 async fn changed_or_deleted_rows_are_not_broadcast() {
-    let server = server().await;
-    let tables = Tables::of(&server);
-    let deployment = Deployment::of(server);
+    let (deployment, tables) = deployment_and_tables().await;
     let mut client = deployment.connect("tst").await;
     tables.put_message("tst", "1", "first", now() + 1000).await;
     assert_eq!(client.next().await["message"], "first");
@@ -50,24 +42,17 @@ async fn changed_or_deleted_rows_are_not_broadcast() {
         .send()
         .await
         .unwrap();
-    assert!(
-        deployment
-            .frames_until_now("tst", &mut client)
-            .await
-            .is_empty()
-    );
+    deployment.no_frame_until_now("tst", &mut client).await;
 }
 
 // The row is stored before the gateway finishes the handshake; until then a
 // post is answered with 410.
 #[tokio::test]
 async fn a_row_whose_connection_is_not_open_yet_survives_a_broadcast() {
-    let server = server().await;
-    let tables = Tables::of(&server);
+    let (deployment, tables) = deployment_and_tables().await;
     tables
         .put_connection("tst", "L0SM9cOFvHcCIhw=", 0, now() + 1000)
         .await;
-    let deployment = Deployment::of(server);
     let mut client = deployment.connect("tst").await;
     deployment.log("tst", "x", json!(1)).await;
     deployment.frames_until_now("tst", &mut client).await;

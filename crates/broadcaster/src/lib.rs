@@ -17,9 +17,11 @@ use fan_out::FanOut;
 pub use fan_out::Memory;
 pub use records::StreamEvent;
 
-/// The records that one invocation may be given. A site's connections are
-/// read once for all of them. A connection's frames go out one after another,
-/// about 10 ms each, and the next batch waits for the slowest connection.
+/// The most records of a batch. A site's connections are read once for all of
+/// them, and 20 busy sites get a quarter more messages/s than with 20 records.
+/// More would gain another quarter at 200, but a connection's frames go out one
+/// after another: with 100 a gateway that takes 0.25 s for each still finishes
+/// before the deadline.
 pub const BATCH_SIZE: usize = 100;
 
 /// How much of the function's time is kept to report what is left.

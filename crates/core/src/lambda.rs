@@ -134,7 +134,7 @@ mod tests {
                 Err(error) => error.into_response(),
             }
         };
-        let response = call(|request| handler(request), &event.to_string()).await;
+        let response = call(handler, &event.to_string()).await;
         serde_json::from_str(&response.unwrap()).unwrap()
     }
 
@@ -239,10 +239,7 @@ mod tests {
     async fn what_is_no_event_of_an_api_is_an_error() {
         for event in ["{}", "[]", "null", "1", "", "{\"requestContext\": 1}"] {
             let handler = async |_: Request| Response::new(Body::Empty);
-            assert!(
-                call(|request| handler(request), event).await.is_err(),
-                "{event}"
-            );
+            assert!(call(handler, event).await.is_err(), "{event}");
         }
     }
 }
