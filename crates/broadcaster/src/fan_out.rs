@@ -73,24 +73,26 @@ const STALL: Duration = Duration::from_millis(100);
 /// repeats frames.
 #[derive(Default)]
 pub struct Memory {
-    /// Of a batch that was reported as failed: the sequence number of each
-    /// connection's last frame, by the connection's id. So the retry of the
-    /// batch sends nothing twice.
-    last_frames: Mutex<HashMap<String, String>>,
+    /// What each connection has of a batch that was reported as failed. So the
+    /// retry of the batch sends nothing twice.
+    last_frames: Mutex<LastFrames>,
     /// The longest that a delivered post took, in microseconds.
     slowest: AtomicU64,
 }
 
+/// The sequence number of the last frame, by the connection's id and the site.
+type LastFrames = HashMap<(String, Arc<str>), String>;
+
 impl Memory {
-    fn take_last_frames(&self) -> HashMap<String, String> {
+    fn take_last_frames(&self) -> LastFrames {
         std::mem::take(&mut self.lock())
     }
 
-    fn keep_last_frames(&self, frames: HashMap<String, String>) {
+    fn keep_last_frames(&self, frames: LastFrames) {
         *self.lock() = frames;
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, String>> {
+    fn lock(&self) -> MutexGuard<'_, LastFrames> {
         self.last_frames
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -119,10 +121,9 @@ struct Viewer {
     id: String,
     /// Until when a 410 may mean that it is not open yet.
     young_until: Instant,
-    /// Places of its records in the batch, in stream order.
+    /// Places of its records in the batch, in stream order, without those that
+    /// it had from an earlier attempt of the batch.
     records: Vec<usize>,
-    /// How many of them it had from an earlier attempt of the batch.
-    skip: usize,
 }
 
 /// What became of a connection.
@@ -176,7 +177,8 @@ impl FanOut {
             memory.slowest.load(Ordering::Relaxed) / 2,
             Ordering::Relaxed,
         );
-        let (viewers, unread) = self.viewers(&memory.take_last_frames()).await;
+        let mut last_frames = memory.take_last_frames();
+        let (viewers, unread) = self.viewers(&last_frames).await;
         let served = self.serve_all(viewers).await;
         self.log(&served, started);
         memory
@@ -187,12 +189,14 @@ impl FanOut {
         let left = left.filter_map(|served| served.viewer.records.get(served.count).copied());
         let undelivered: BTreeSet<usize> = left.chain(unread).collect();
         if !undelivered.is_empty() {
-            let last = served.into_iter().filter_map(|served| {
-                let last = served.count.checked_sub(1)?;
-                let record = self.records.get(*served.viewer.records.get(last)?)?;
-                Some((served.viewer.id, record.sequence_number.clone()))
-            });
-            memory.keep_last_frames(last.collect());
+            for Served { viewer, count, .. } in served {
+                let had = viewer.records.iter().take(count);
+                for record in had.filter_map(|place| self.records.get(*place)) {
+                    let key = (viewer.id.clone(), record.site.clone());
+                    last_frames.insert(key, record.sequence_number.clone());
+                }
+            }
+            memory.keep_last_frames(last_frames);
         }
         let records = undelivered
             .iter()
@@ -204,8 +208,8 @@ impl FanOut {
 
     /// Reads the connections of all sites. Returns them with their records,
     /// and the first record of each site whose connections cannot be read.
-    async fn viewers(&self, last_frames: &HashMap<String, String>) -> (Vec<Viewer>, Vec<usize>) {
-        let mut sites = BTreeMap::<&str, Vec<usize>>::new();
+    async fn viewers(&self, last_frames: &LastFrames) -> (Vec<Viewer>, Vec<usize>) {
+        let mut sites = BTreeMap::<&Arc<str>, Vec<usize>>::new();
         for (place, record) in self.records.iter().enumerate() {
             sites.entry(&record.site).or_default().push(place);
         }
@@ -219,19 +223,24 @@ impl FanOut {
                 Ok(connections) => {
                     for connection in connections {
                         let young_until = young_until(&connection);
-                        let viewer = viewers
-                            .entry(connection.id)
-                            .or_insert_with_key(|id| Viewer {
-                                id: id.clone(),
-                                young_until,
-                                records: Vec::new(),
-                                skip: 0,
-                            });
-                        viewer.records.extend(places);
+                        let key = (connection.id, Arc::clone(site));
+                        let had = last_frames.get(&key).and_then(|last| {
+                            places.iter().position(|place| {
+                                let record = self.records.get(*place);
+                                record.is_some_and(|record| record.sequence_number == *last)
+                            })
+                        });
+                        let left = places.iter().skip(had.map_or(0, |had| had + 1));
+                        let viewer = viewers.entry(key.0).or_insert_with_key(|id| Viewer {
+                            id: id.clone(),
+                            young_until,
+                            records: Vec::new(),
+                        });
+                        viewer.records.extend(left);
                     }
                 }
                 Err(error) => {
-                    tracing::error_span!("site", site).in_scope(|| error.log());
+                    tracing::error_span!("site", %site).in_scope(|| error.log());
                     unread.extend(places.first());
                 }
             }
@@ -241,13 +250,6 @@ impl FanOut {
             // A connection that watches several sites gets their messages in
             // the order of the stream.
             viewer.records.sort_unstable();
-            if let Some(last) = last_frames.get(&viewer.id) {
-                let had = viewer.records.iter().position(|place| {
-                    let record = self.records.get(*place);
-                    record.is_some_and(|record| record.sequence_number == *last)
-                });
-                viewer.skip = had.map_or(0, |place| place + 1);
-            }
         }
         (viewers, unread)
     }
@@ -269,9 +271,9 @@ impl FanOut {
 
     async fn serve(&self, viewer: Viewer) -> Served {
         let mut attempts = Attempts::new(self, &viewer);
-        let mut count = viewer.skip;
+        let mut count = 0;
         let mut end = End::Served;
-        for place in viewer.records.iter().skip(viewer.skip) {
+        for place in &viewer.records {
             let Some(record) = self.records.get(*place) else {
                 continue;
             };
@@ -363,7 +365,7 @@ impl FanOut {
             sites.entry(&record.site).or_default();
         }
         for Served { viewer, count, end } in served {
-            let had = viewer.records.iter().take(*count).skip(viewer.skip);
+            let had = viewer.records.iter().take(*count);
             for record in had.filter_map(|place| self.records.get(*place)) {
                 sites.entry(&record.site).or_default().frames += 1;
             }

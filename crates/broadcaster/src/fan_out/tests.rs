@@ -44,6 +44,8 @@ struct World {
     closing: Reply,
     /// Site and id of each row, and the connection's age in seconds.
     rows: Mutex<Vec<(String, String, i64)>>,
+    /// A site whose connections cannot be read.
+    unreadable: Mutex<Option<&'static str>>,
     posts: Mutex<HashMap<String, usize>>,
     all_posts: AtomicUsize,
     /// What was delivered, and when, by connection.
@@ -85,7 +87,7 @@ impl World {
     async fn answer(&self, request: &HttpRequest) -> (u16, String) {
         let body = request.body().bytes().unwrap();
         match request.headers().get("x-amz-target") {
-            Some(target) if target.ends_with(".Query") => (200, self.query(body)),
+            Some(target) if target.ends_with(".Query") => self.query(body),
             Some(target) if target.ends_with(".DeleteItem") => (200, self.delete(body)),
             Some(target) => panic!("{target}"),
             None => {
@@ -99,9 +101,17 @@ impl World {
         }
     }
 
-    fn query(&self, body: &[u8]) -> String {
+    fn query(&self, body: &[u8]) -> (u16, String) {
         let query: Value = serde_json::from_slice(body).unwrap();
         let site = &query["ExpressionAttributeValues"][":site"]["S"];
+        if self
+            .unreadable
+            .lock()
+            .unwrap()
+            .is_some_and(|name| site == name)
+        {
+            return (500, "{}".to_owned());
+        }
         let format = format_description!(
             version = 2,
             "[year]-[month]-[day] [hour]:[minute]:[second].[subsecond digits:6]"
@@ -115,7 +125,8 @@ impl World {
                 let started = started.format(format).unwrap();
                 json!({"ConnectionID": {"S": id}, "ConnectionStartedUTC": {"S": started}})
             });
-        json!({"Items": items.collect::<Vec<_>>()}).to_string()
+        let items = json!({"Items": items.collect::<Vec<_>>()});
+        (200, items.to_string())
     }
 
     fn delete(&self, body: &[u8]) -> String {
@@ -199,6 +210,7 @@ impl Stage {
             gateway: Box::new(gateway),
             closing,
             rows: Mutex::new(viewers.iter().map(row).collect()),
+            unreadable: Mutex::default(),
             posts: Mutex::default(),
             all_posts: AtomicUsize::default(),
             delivered: Mutex::default(),
@@ -632,6 +644,23 @@ async fn the_retry_of_a_batch_sends_nobody_a_frame_twice() {
     assert!(attempts > 2);
     stage.have(&healthy, 5);
     stage.have(&["bad".to_owned()], 5);
+}
+
+// The connection has the later record of the site that could be read.
+#[tokio::test(start_paused = true)]
+async fn a_site_that_could_not_be_read_is_sent_by_the_retry_to_a_connection_that_watches_two() {
+    let stage = Stage::new(&[], |_, _, _| OK);
+    stage.add("one", "v0", 60);
+    stage.add("two", "v0", 60);
+    *stage.world.unreadable.lock().unwrap() = Some("one");
+    let messages = [("one", 0), ("two", 1), ("one", 2)];
+    let (failed, _) = stage.broadcast_of(&messages).await;
+    assert_eq!(failed.into_iter().collect::<Vec<_>>(), ["0000"]);
+    assert_eq!(stage.delivered("v0"), ["0001"]);
+    *stage.world.unreadable.lock().unwrap() = None;
+    let (failed, _) = stage.broadcast_of(&messages).await;
+    assert!(failed.is_empty(), "{failed:?}");
+    assert_eq!(stage.delivered("v0"), ["0001", "0000", "0002"]);
 }
 
 #[tokio::test(start_paused = true)]
