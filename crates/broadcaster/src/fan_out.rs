@@ -481,6 +481,10 @@ impl<'a> Attempts<'a> {
                 Some(outcome) => Failure::Answer(outcome),
                 None => Failure::NoAnswer,
             };
+            if Instant::now() >= *end {
+                // The deadline cut it off.
+                return End::Left;
+            }
             self.progress.failed();
             is_retry = true;
             failed_for += started.elapsed();

@@ -646,6 +646,21 @@ async fn the_retry_of_a_batch_sends_nobody_a_frame_twice() {
     stage.have(&["bad".to_owned()], 5);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_post_that_the_deadline_cuts_off_closes_nobody() {
+    let viewers = ids("v", 1);
+    let stage = Stage::new(
+        &viewers,
+        |_, before, _| {
+            if before < 60 { Status(200, 400) } else { Hang }
+        },
+    );
+    let (failed, _) = stage.broadcast(0..crate::BATCH_SIZE).await;
+    assert_eq!(failed.into_iter().collect::<Vec<_>>(), ["0060"]);
+    assert!(stage.closed().is_empty());
+    stage.have(&viewers, 60);
+}
+
 // The connection has the later record of the site that could be read.
 #[tokio::test(start_paused = true)]
 async fn a_site_that_could_not_be_read_is_sent_by_the_retry_to_a_connection_that_watches_two() {
