@@ -42,8 +42,9 @@ pub const SIDE_BY_SIDE: usize = 64;
 /// limits the delay one client can cause the others to about a second.
 const BUDGET: Duration = Duration::from_millis(600);
 
-/// How long closing a connection and deleting its row may take. If the row is
-/// left, the next message finds the connection gone and tries again.
+/// How long closing a connection and deleting its row may take, unless the
+/// gateway is slow for all. If the row is left, the next message finds the
+/// connection gone and tries again.
 const ENDING: Duration = Duration::from_millis(350);
 
 /// `$connect` stores the row before the gateway has finished the handshake.
@@ -295,7 +296,7 @@ impl FanOut {
     async fn close(&self, viewer: &Viewer, reason: &Failure) -> End {
         let close = self.management_api.close(&viewer.id);
         let site = self.site_of(viewer);
-        let until = Instant::now() + ENDING;
+        let until = Instant::now() + ENDING.max(self.ordinary());
         match timeout_at(until, close).await {
             Ok(Outcome::Done | Outcome::Gone) => {
                 let connection_id = &viewer.id;
@@ -318,6 +319,14 @@ impl FanOut {
                 End::Left
             }
         }
+    }
+
+    /// What a call of the gateway may take before it counts as silent: four
+    /// times the slowest delivered post. The gateway or this machine may be
+    /// slow.
+    fn ordinary(&self) -> Duration {
+        let slowest = Duration::from_micros(self.slowest.load(Ordering::Relaxed));
+        (4 * slowest).min(LONGEST_ANSWER)
     }
 
     /// Deletes the connection's rows of the batch's sites.
@@ -518,18 +527,11 @@ impl<'a> Attempts<'a> {
 
     /// Posts a frame; `None` if no answer came in time.
     async fn post(&self, frame: Blob, failed_for: Duration) -> Option<Outcome> {
-        let FanOut {
-            end,
-            others,
-            slowest,
-            ..
-        } = self.fan_out;
+        let FanOut { end, others, .. } = self.fan_out;
         let started = Instant::now();
         let mut longest = (started + LONGEST_ANSWER).min(*end);
-        // Four times what a delivered post took is no silence yet: the gateway
-        // or this machine may be slow.
-        let slowest = Duration::from_micros(slowest.load(Ordering::Relaxed));
-        let patience = BUDGET.saturating_sub(failed_for).max(4 * slowest);
+        let patience = BUDGET.saturating_sub(failed_for);
+        let patience = patience.max(self.fan_out.ordinary());
         let mut limit = if self.is_slow {
             longest
         } else {

@@ -647,6 +647,19 @@ async fn the_retry_of_a_batch_sends_nobody_a_frame_twice() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_slow_gateway_is_given_the_time_to_close_a_connection() {
+    let healthy = ids("v", 10);
+    let stage = Stage::closing(&healthy, Status(204, 400), |id, before, _| {
+        Status(if id == "bad" && before > 0 { 429 } else { 200 }, 400)
+    });
+    stage.add("tst", "bad", 60);
+    let (failed, _) = stage.broadcast(0..5).await;
+    assert!(failed.is_empty(), "{failed:?}");
+    assert_eq!(stage.closed(), ["bad"]);
+    stage.have(&healthy, 5);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_post_that_the_deadline_cuts_off_closes_nobody() {
     let viewers = ids("v", 1);
     let stage = Stage::new(
