@@ -15,7 +15,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -113,8 +113,8 @@ pub struct FanOut {
     slowest: AtomicU64,
     /// Whether it was logged that failures are nobody's own.
     is_fault_logged: AtomicBool,
-    /// Connections that could be neither served nor closed.
-    not_closed: AtomicUsize,
+    /// Whether it was logged that a connection could not be closed.
+    is_not_closed_logged: AtomicBool,
 }
 
 /// A connection with what it is to get.
@@ -164,7 +164,7 @@ impl FanOut {
             others: Others::default(),
             slowest: AtomicU64::new(0),
             is_fault_logged: AtomicBool::new(false),
-            not_closed: AtomicUsize::new(0),
+            is_not_closed_logged: AtomicBool::new(false),
         })
     }
 
@@ -306,7 +306,7 @@ impl FanOut {
             }
             outcome => {
                 // One line for all of them: when closing fails, it fails often.
-                if self.not_closed.fetch_add(1, Ordering::Relaxed) == 0 {
+                if !self.is_not_closed_logged.swap(true, Ordering::Relaxed) {
                     let connection_id = &viewer.id;
                     tracing::error!(
                         site,

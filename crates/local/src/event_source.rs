@@ -9,7 +9,7 @@
 use std::time::Duration;
 
 use aws_lambda_events::streams::DynamoDbEventResponse;
-use logstream_core::backoff::backoff;
+use logstream_core::backoff;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
