@@ -153,10 +153,12 @@ async fn calls() -> BTreeMap<&'static str, BTreeSet<String>> {
     functions.note("disconnect");
 
     // A connection that is gone, and one that cannot be served, beside others.
+    // They watch a site of their own: the server's own broadcaster is sending
+    // the message above, and would find these connections gone.
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
     let rows = Tables::of(&functions.server);
     for id in ["gone", "full", "a", "b"] {
-        rows.put_connection("tst", id, 60, now.as_secs() + 1000)
+        rows.put_connection("viewed", id, 60, now.as_secs() + 1000)
             .await;
     }
     let record = json!({
@@ -165,12 +167,12 @@ async fn calls() -> BTreeMap<&'static str, BTreeSet<String>> {
         "awsRegion": "local",
         "dynamodb": {
             "ApproximateCreationDateTime": 1.0,
-            "Keys": {"site": {"S": "tst"}, "timestamp": {"N": "7"}},
+            "Keys": {"site": {"S": "viewed"}, "timestamp": {"N": "7"}},
             "SequenceNumber": "1",
             "SizeBytes": 60,
             "StreamViewType": "NEW_IMAGE",
             "NewImage": {
-                "site": {"S": "tst"},
+                "site": {"S": "viewed"},
                 "timestamp": {"N": "7"},
                 "message": {"S": "x"},
                 "log_level": {"S": "info"},
