@@ -89,15 +89,17 @@ async fn calls() -> BTreeMap<&'static str, BTreeSet<String>> {
         ..Options::default()
     };
     let server = Server::start(options).await.unwrap();
-    let (messages_recorder, to_messages) = Recorder::before(&server).await;
-    let (connections_recorder, to_connections) = Recorder::before(&server).await;
+    let (messages_recorder, to_messages) = Recorder::before(&server);
+    let (connections_recorder, to_connections) = Recorder::before(&server);
     let posts = Arc::default();
     let endpoint = management_api(Arc::clone(&posts)).await;
-    let to_management = server.sdk_config().into_builder().endpoint_url(endpoint);
+    let mut to_management = server.management_api().into_builder();
+    to_management.set_http_client(None);
+    let to_management = to_management.endpoint_url(endpoint).build();
     let mut functions = Functions {
         messages: Messages::new(&to_messages, MESSAGES_TABLE.to_owned()),
         connections: Connections::new(&to_connections, CONNECTIONS_TABLE.to_owned()),
-        management_api: ManagementApi::new(&to_management.build()),
+        management_api: ManagementApi::new(&to_management),
         tables: [
             ("messages", messages_recorder),
             ("connections", connections_recorder),

@@ -4,6 +4,7 @@ use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use aws_config::SdkConfig;
 use futures_util::{SinkExt, StreamExt};
 use lambda_http::{Body, Request, Response};
 use local::{Options, Server};
@@ -240,6 +241,14 @@ pub async fn server() -> Server {
 /// The same with options; it always picks a free port.
 pub async fn server_with(options: Options) -> Server {
     Server::start(Options { port: 0, ..options }).await.unwrap()
+}
+
+/// The settings of a server's functions, with calls that go over the network to
+/// another endpoint.
+pub fn elsewhere(server: &Server, endpoint: &str) -> SdkConfig {
+    let mut config = server.database().into_builder();
+    config.set_http_client(None);
+    config.endpoint_url(endpoint).build()
 }
 
 /// Calls a function's handler with an event, as Lambda would, and returns its

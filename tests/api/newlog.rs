@@ -423,7 +423,7 @@ async fn any_other_path_or_method_is_404_or_405() {
         ("DELETE", "/recent-logs"),
         ("POST", "/onlineusers"),
         ("GET", "/nothing"),
-        ("POST", "/newlog/"),
+        ("POST", "/newlog/x"),
     ] {
         let answer = deployment.send(deployment.request(method, path)).await;
         assert!(

@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::tables::Tables;
-use crate::support::{now, server, unique};
+use crate::support::{elsewhere, now, server, unique};
 
 /// What the gateway does with the posts to one connection, in their order;
 /// the last is repeated.
@@ -82,12 +82,8 @@ impl Stage {
         tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
 
         let server = server().await;
-        let connections = Connections::new(&server.sdk_config(), CONNECTIONS_TABLE.to_owned());
-        let management_api = server
-            .sdk_config()
-            .into_builder()
-            .endpoint_url(endpoint)
-            .build();
+        let connections = Connections::new(&server.database(), CONNECTIONS_TABLE.to_owned());
+        let management_api = elsewhere(&server, &endpoint);
         Self {
             server,
             connections,
@@ -453,12 +449,7 @@ async fn each_site_gets_its_own_records_in_the_order_of_the_stream() {
 #[tokio::test]
 async fn a_site_whose_connections_cannot_be_read_reports_its_first_record() {
     let stage = Stage::new(&[]).await;
-    let away = stage
-        .server
-        .sdk_config()
-        .into_builder()
-        .endpoint_url("http://127.0.0.1:1")
-        .build();
+    let away = elsewhere(&stage.server, "http://127.0.0.1:1");
     let connections = Connections::new(&away, CONNECTIONS_TABLE.to_owned());
     let stage = Stage {
         connections,

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use aws_sdk_apigatewaymanagement::primitives::Blob;
 use futures_util::SinkExt;
 use local::Options;
 use serde_json::{Value, json};
@@ -132,41 +133,87 @@ async fn a_client_that_never_reads_delays_nobody_and_is_closed_in_the_end() {
 #[tokio::test]
 async fn the_management_api_posts_to_describes_and_closes_a_connection() {
     let server = server().await;
-    let management = server.management_url();
-    assert!(management.starts_with("http://127.0.0.1:"), "{management}");
+    let management_api = aws_sdk_apigatewaymanagement::Client::new(&server.management_api());
     let deployment = Deployment::of(server);
     let mut client = deployment.connect("tst").await;
     let id = deployment.online("tst").await.remove(0);
-    let http = reqwest::Client::new();
-    let url = format!("{management}/@connections/{}", id.replace('=', "%3D"));
+    let post = |frame: Vec<u8>| {
+        let post = management_api.post_to_connection().connection_id(&id);
+        post.data(Blob::new(frame)).send()
+    };
 
-    let posted = http
-        .post(&url)
-        .body(json!({"message": "hi"}).to_string())
-        .send()
-        .await
-        .unwrap();
-    assert_eq!(posted.status(), 200);
-    assert_eq!(client.next().await, json!({"message": "hi"}));
-    let posted = http
-        .post(&url)
-        .body("x".repeat(131_073))
-        .send()
-        .await
-        .unwrap();
-    assert_eq!(posted.status(), 413);
-    let details: Value = http.get(&url).send().await.unwrap().json().await.unwrap();
-    assert_eq!(details["identity"]["sourceIp"], "127.0.0.1");
+    let frame = json!({"message": "hi"});
+    post(frame.to_string().into()).await.unwrap();
+    assert_eq!(client.next().await, frame);
+    let too_large = post(vec![b'x'; 131_073]).await.unwrap_err();
+    assert!(
+        too_large
+            .into_service_error()
+            .is_payload_too_large_exception()
+    );
+    let details = management_api.get_connection().connection_id(&id);
+    let identity = details.send().await.unwrap().identity.unwrap();
+    assert_eq!(identity.source_ip.as_deref(), Some("127.0.0.1"));
 
-    assert_eq!(http.delete(&url).send().await.unwrap().status(), 204);
+    let close = || management_api.delete_connection().connection_id(&id).send();
+    close().await.unwrap();
     assert_eq!(client.closed().await, Some(1000));
-    for method in ["POST", "GET", "DELETE"] {
-        let answer = http
-            .request(method.parse().unwrap(), &url)
-            .send()
+    let gone = post(vec![b'x']).await.unwrap_err();
+    assert!(gone.into_service_error().is_gone_exception());
+    assert!(
+        close()
             .await
-            .unwrap();
-        assert_eq!(answer.status(), 410, "{method}");
-        assert_eq!(answer.headers()["x-amzn-errortype"], "GoneException");
+            .unwrap_err()
+            .into_service_error()
+            .is_gone_exception()
+    );
+    let details = management_api.get_connection().connection_id(&id);
+    let gone = details.send().await.unwrap_err();
+    assert!(gone.into_service_error().is_gone_exception());
+}
+
+#[tokio::test]
+async fn a_client_is_pinged_and_closed_when_it_does_not_answer() {
+    let options = Options {
+        ping: Duration::from_millis(500),
+        ..Options::default()
+    };
+    let deployment = Deployment::of(server_with(options).await);
+    // Reads, and so answers the pings.
+    let mut client = deployment.connect("tst").await;
+    let silent = deployment.connect("tst").await;
+    let opened = Instant::now();
+    tokio::select! {
+        end = client.try_next() => panic!("{end:?}"),
+        () = eventually("the silent one's row goes", || async {
+            deployment.online("tst").await.len() == 1
+        }) => {}
     }
+    assert!(opened.elapsed() >= Duration::from_millis(900));
+    deployment.no_frame_until_now("tst", &mut client).await;
+    drop(silent);
+}
+
+#[tokio::test]
+async fn answers_to_pings_do_not_keep_a_connection_from_being_idle() {
+    let options = Options {
+        ping: Duration::from_millis(100),
+        idle_timeout: Duration::from_secs(1),
+        ..Options::default()
+    };
+    let deployment = Deployment::of(server_with(options).await);
+    let mut client = deployment.connect("tst").await;
+    assert_eq!(client.closed().await, Some(1001));
+}
+
+#[tokio::test]
+async fn times_beyond_the_range_of_the_clock_mean_never() {
+    let options = Options {
+        idle_timeout: Duration::MAX,
+        ping: Duration::MAX,
+        ..Options::default()
+    };
+    let deployment = Deployment::of(server_with(options).await);
+    let mut client = deployment.connect("tst").await;
+    deployment.no_frame_until_now("tst", &mut client).await;
 }

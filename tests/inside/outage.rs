@@ -6,15 +6,11 @@ use logstream_core::{Connections, ManagementApi, Messages};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use crate::support::{invoke, server};
+use crate::support::{elsewhere, invoke, server};
 
 /// Settings whose calls reach nothing.
 async fn away() -> SdkConfig {
-    let config = server().await.sdk_config();
-    config
-        .into_builder()
-        .endpoint_url("http://127.0.0.1:1")
-        .build()
+    elsewhere(&server().await, "http://127.0.0.1:1")
 }
 
 fn http_event(query: &str, body: Option<&str>) -> Value {

@@ -100,7 +100,7 @@ async fn few_pages_are_read_however_many_expired_messages_come_first() {
     }
     tables.put_messages("tst", 3, 2_000, now() - 10).await;
     tables.put_message("tst", "4", "newest", now() + 1000).await;
-    let (recorder, config) = Recorder::before(&server).await;
+    let (recorder, config) = Recorder::before(&server);
     let messages = Messages::new(&config, MESSAGES_TABLE.to_owned());
     for (query, expected, pages) in [
         ("limit=1", &["newest"][..], 2),
@@ -173,7 +173,7 @@ async fn messages_of_one_instant_are_each_stored_once_without_a_gap() {
 async fn a_put_takes_at_most_four_calls_however_many_messages_its_second_holds() {
     let server = server().await;
     let tables = Tables::of(&server);
-    let (recorder, config) = Recorder::before(&server).await;
+    let (recorder, config) = Recorder::before(&server);
     let messages = Messages::new(&config, MESSAGES_TABLE.to_owned());
     let (old, recent) = (now() + 1000, now() + 604_800);
     for (site, rows, expires, calls) in [
@@ -238,7 +238,7 @@ async fn disconnecting_removes_every_row_of_the_connection_and_no_other() {
         tables.put_connection(site, id, 60, now() + 1000).await;
     }
     let connections =
-        logstream_core::Connections::new(&server.sdk_config(), CONNECTIONS_TABLE.to_owned());
+        logstream_core::Connections::new(&server.database(), CONNECTIONS_TABLE.to_owned());
     for (id, left) in [("unknown", 3), ("a=", 1), ("a=", 1)] {
         let event = json!({"requestContext": {"connectionId": id, "connectedAt": 1, "requestTimeEpoch": 1}});
         let handler = |request| disconnect::handle(&connections, request);

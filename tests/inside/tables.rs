@@ -19,7 +19,7 @@ pub struct Tables {
 impl Tables {
     pub fn of(server: &Server) -> Self {
         Self {
-            client: Client::new(&server.sdk_config()),
+            client: Client::new(&server.database()),
         }
     }
 

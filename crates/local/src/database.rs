@@ -1,19 +1,27 @@
-//! The tables: DynamoDB inside this process, on SQLite, reached over HTTP by
-//! the same SDK as on AWS.
+//! The tables: DynamoDB inside this process, on SQLite, called by the same SDK
+//! as on AWS.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::fs::{File, TryLockError};
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use dynoxide::actions::delete_table::DeleteTableRequest;
 use dynoxide::actions::get_records::GetRecordsRequest;
 use dynoxide::actions::get_shard_iterator::GetShardIteratorRequest;
 use dynoxide::actions::list_streams::ListStreamsRequest;
+use dynoxide::errors::DynoxideError;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
-
-use crate::supervise::{again, supervise};
 
 /// Expired rows are deleted every minute; DynamoDB takes up to two days.
 const SWEEP: Duration = Duration::from_secs(60);
@@ -30,59 +38,37 @@ const STREAM_INDEX: &str = "
           AND CAST(sequence_number AS INTEGER) < CAST(NEW.sequence_number AS INTEGER) - 86400000000;
     END;";
 
-/// The database and its server.
+/// The database.
 #[derive(Clone)]
 pub struct Database {
     tables: dynoxide::Database,
-    address: SocketAddr,
-    stop: CancellationToken,
-    thread: Arc<Mutex<Option<JoinHandle<()>>>>,
+    /// One call at a time. The database has one lock, and threads that wait for
+    /// it would only cost memory.
+    place: Arc<Semaphore>,
+    /// The lock of the folder. It ends with this value and with the process,
+    /// however that ends.
+    folder: Option<Arc<File>>,
 }
 
 impl Database {
-    /// Opens the database of a folder, or one in memory, and serves it on a
-    /// port of loopback.
+    /// Opens the database of a folder, or one in memory.
     pub async fn open(data_dir: Option<&Path>) -> Result<Self, String> {
         let data_dir = data_dir.map(Path::to_owned);
-        let tables = blocking(move || match data_dir {
+        let (tables, folder) = blocking(move || match data_dir {
             Some(folder) => open_file(&folder),
-            None => open_in_memory(),
+            None => Ok((open_in_memory()?, None)),
         })
         .await?;
-        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(text)?;
-        listener.set_nonblocking(true).map_err(text)?;
-        let address = listener.local_addr().map_err(text)?;
-        let stop = CancellationToken::new();
-
-        // The server has its own thread and runtime, because its handlers block
-        // a worker for as long as SQLite takes.
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(text)?;
-        let serve = {
-            let (tables, stop) = (tables.clone(), stop.clone());
-            supervise("database", stop.clone(), async move || {
-                let stopped = stop.clone().cancelled_owned();
-                let listener = again(&listener)?;
-                dynoxide::server::serve_with_shutdown(listener, tables.clone(), stopped).await
-            })
-        };
-        let thread = std::thread::Builder::new()
-            .name("database".to_owned())
-            .spawn(move || runtime.block_on(serve))
-            .map_err(text)?;
         Ok(Self {
             tables,
-            address,
-            stop,
-            thread: Arc::new(Mutex::new(Some(thread))),
+            place: Arc::new(Semaphore::new(1)),
+            folder: folder.map(Arc::new),
         })
     }
 
-    /// The endpoint for the SDK.
-    pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+    /// DynamoDB's API: what the SDK sends, as far as it is used.
+    pub fn api(&self) -> Router {
+        Router::new().fallback(answer).with_state(self.clone())
     }
 
     pub fn has_table(&self, name: &str) -> Result<bool, String> {
@@ -90,53 +76,109 @@ impl Database {
         Ok(tables.table_names.iter().any(|table| table == name))
     }
 
-    /// A table's stream, starting now.
-    pub fn stream(&self, table: &str) -> Result<Stream, String> {
-        let streams = ListStreamsRequest {
-            table_name: Some(table.to_owned()),
-            ..Default::default()
-        };
-        let streams = self.tables.list_streams(streams).map_err(text)?.streams;
-        let arn = streams
-            .into_iter()
-            .next()
-            .ok_or("the table has no stream")?
-            .stream_arn;
-        let iterator = GetShardIteratorRequest {
-            stream_arn: arn.clone(),
-            shard_id: dynoxide::streams::shard_id(table),
-            shard_iterator_type: "LATEST".to_owned(),
-            sequence_number: None,
-        };
-        let iterator = self
-            .tables
-            .get_shard_iterator(iterator)
-            .map_err(text)?
-            .shard_iterator;
-        Ok(Stream {
-            tables: self.tables.clone(),
-            arn,
-            iterator: iterator.ok_or("the stream has no iterator")?,
-        })
+    pub fn delete_table(&self, name: &str) -> Result<(), String> {
+        let table_name = name.to_owned();
+        let request = DeleteTableRequest { table_name };
+        self.tables.delete_table(request).map_err(text)?;
+        Ok(())
     }
 
-    /// Stops the server without waiting for it.
-    pub fn abandon(&self) {
-        self.stop.cancel();
-    }
-
-    /// Stops the server and closes the files.
-    pub async fn close(self) {
-        self.stop.cancel();
-        let thread = self
-            .thread
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
-        if let Some(thread) = thread {
-            // Only waits: the thread has logged its own errors.
-            let _ = tokio::task::spawn_blocking(move || thread.join()).await;
+    /// Lets the next server have the folder, even if a call still runs.
+    pub fn release(&self) {
+        if let Some(folder) = &self.folder {
+            // Then it has ended with the process at the latest.
+            let _ = folder.unlock();
         }
+    }
+
+    /// A table's stream: from where it was saved, else from now on.
+    pub async fn stream(&self, table: &str) -> Result<Stream, String> {
+        let tables = self.tables.clone();
+        let table = table.to_owned();
+        blocking(move || {
+            let streams = ListStreamsRequest {
+                table_name: Some(table.clone()),
+                ..Default::default()
+            };
+            let streams = tables.list_streams(streams).map_err(text)?.streams;
+            let stream = streams
+                .into_iter()
+                .next()
+                .ok_or("the table has no stream")?;
+            let position = position::open(&tables)?;
+            let iterator = match position {
+                Some(position) => position,
+                None => {
+                    let latest = GetShardIteratorRequest {
+                        stream_arn: stream.stream_arn.clone(),
+                        shard_id: dynoxide::streams::shard_id(&table),
+                        shard_iterator_type: "LATEST".to_owned(),
+                        sequence_number: None,
+                    };
+                    let latest = tables.get_shard_iterator(latest).map_err(text)?;
+                    let latest = latest.shard_iterator.ok_or("the stream has no iterator")?;
+                    position::save(&tables, &latest)?;
+                    latest
+                }
+            };
+            Ok(Stream {
+                tables,
+                arn: stream.stream_arn,
+                saved: iterator.clone(),
+                iterator,
+            })
+        })
+        .await
+    }
+}
+
+/// Carries out one call of DynamoDB's API.
+async fn answer(State(database): State<Database>, headers: HeaderMap, body: Bytes) -> Response {
+    let target = headers.get("x-amz-target");
+    let target = target.and_then(|target| target.to_str().ok());
+    let operation = target.and_then(|target| target.rsplit('.').next());
+    let operation = operation.unwrap_or_default().to_owned();
+    let Ok(_place) = database.place.acquire().await else {
+        return StatusCode::INTERNAL_SERVER_ERROR.into_response();
+    };
+    let tables = database.tables.clone();
+    match tokio::task::spawn_blocking(move || call(&tables, &operation, &body)).await {
+        Ok(Ok(answer)) => answer.into_response(),
+        Ok(Err(error)) => {
+            let status = StatusCode::from_u16(error.status_code());
+            let status = status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+            (status, error.to_json()).into_response()
+        }
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
+}
+
+fn call(
+    tables: &dynoxide::Database,
+    operation: &str,
+    body: &[u8],
+) -> Result<Vec<u8>, DynoxideError> {
+    fn run<Q: DeserializeOwned, A: Serialize>(
+        body: &[u8],
+        call: impl FnOnce(Q) -> Result<A, DynoxideError>,
+    ) -> Result<Vec<u8>, DynoxideError> {
+        let unreadable =
+            |error: serde_json::Error| DynoxideError::SerializationException(error.to_string());
+        let answer = call(serde_json::from_slice(body).map_err(unreadable)?)?;
+        serde_json::to_vec(&answer).map_err(unreadable)
+    }
+    match operation {
+        "PutItem" => run(body, |request| tables.put_item(request)),
+        "Query" => run(body, |request| tables.query(request)),
+        "DeleteItem" => run(body, |request| tables.delete_item(request)),
+        "CreateTable" => run(body, |request| tables.create_table(request)),
+        "UpdateTimeToLive" => run(body, |request| tables.update_time_to_live(request)),
+        // The tests'.
+        "Scan" => run(body, |request| tables.scan(request)),
+        "BatchWriteItem" => run(body, |request| tables.batch_write_item(request)),
+        _ => Err(DynoxideError::ValidationException(format!(
+            "{operation} is not served"
+        ))),
     }
 }
 
@@ -145,20 +187,31 @@ pub struct Stream {
     tables: dynoxide::Database,
     arn: String,
     iterator: String,
+    /// Where the next process goes on.
+    saved: String,
 }
 
 impl Stream {
     /// Returns the next records, at most `limit`, in the shape that Lambda
-    /// gets, and moves past them.
+    /// gets, and moves past them. The records before them must be done with:
+    /// that is saved first.
     pub async fn next(&mut self, limit: usize) -> Result<Vec<Value>, String> {
         let tables = self.tables.clone();
+        let iterator = self.iterator.clone();
+        let is_saved = self.saved == iterator;
         let request = GetRecordsRequest {
-            shard_iterator: self.iterator.clone(),
+            shard_iterator: iterator.clone(),
             limit: Some(limit),
         };
-        let page = blocking(move || tables.get_records(request).map_err(text))
-            .await
-            .map_err(|error| format!("the stream cannot be read: {error}"))?;
+        let page = blocking(move || {
+            if !is_saved {
+                position::save(&tables, &iterator)?;
+            }
+            tables.get_records(request).map_err(text)
+        })
+        .await
+        .map_err(|error| format!("the stream cannot be read: {error}"))?;
+        self.saved.clone_from(&self.iterator);
         let mut records = Vec::with_capacity(page.records.len());
         for record in page.records {
             let mut record = serde_json::to_value(record).map_err(text)?;
@@ -175,6 +228,61 @@ impl Stream {
     }
 }
 
+/// The place in the stream, as Lambda keeps it for an event source mapping: an
+/// item of a table of its own, so that no crash can tear it.
+mod position {
+    use dynoxide::actions::get_item::GetItemRequest;
+    use dynoxide::actions::put_item::PutItemRequest;
+    use dynoxide::types::{AttributeValue, Item};
+
+    use super::text;
+
+    const TABLE: &str = "photonranch-logstream-event-source-local";
+    const NAME: &str = "name";
+    const ITERATOR: &str = "iterator";
+
+    fn key() -> Item {
+        [(NAME.to_owned(), AttributeValue::S("broadcaster".to_owned()))].into()
+    }
+
+    /// Creates the table if it is missing, and returns the saved iterator.
+    pub fn open(tables: &dynoxide::Database) -> Result<Option<String>, String> {
+        let names = tables.list_tables(Default::default()).map_err(text)?;
+        if !names.table_names.iter().any(|name| name == TABLE) {
+            let definition = serde_json::json!({
+                "TableName": TABLE,
+                "BillingMode": "PAY_PER_REQUEST",
+                "KeySchema": [{"AttributeName": NAME, "KeyType": "HASH"}],
+                "AttributeDefinitions": [{"AttributeName": NAME, "AttributeType": "S"}],
+            });
+            let definition = serde_json::from_value(definition).map_err(text)?;
+            tables.create_table(definition).map_err(text)?;
+        }
+        let request = GetItemRequest {
+            table_name: TABLE.to_owned(),
+            key: key(),
+            ..Default::default()
+        };
+        let item = tables.get_item(request).map_err(text)?.item;
+        Ok(item.and_then(|mut item| match item.remove(ITERATOR) {
+            Some(AttributeValue::S(iterator)) => Some(iterator),
+            _ => None,
+        }))
+    }
+
+    pub fn save(tables: &dynoxide::Database, iterator: &str) -> Result<(), String> {
+        let mut item = key();
+        item.insert(ITERATOR.to_owned(), AttributeValue::S(iterator.to_owned()));
+        let request = PutItemRequest {
+            table_name: TABLE.to_owned(),
+            item,
+            ..Default::default()
+        };
+        tables.put_item(request).map_err(text)?;
+        Ok(())
+    }
+}
+
 /// Deletes expired rows every minute.
 pub async fn sweep(database: &Database, stop: &CancellationToken) {
     let mut timer = tokio::time::interval_at(tokio::time::Instant::now() + SWEEP, SWEEP);
@@ -186,34 +294,36 @@ pub async fn sweep(database: &Database, stop: &CancellationToken) {
     }
 }
 
-fn open_file(folder: &Path) -> Result<dynoxide::Database, String> {
-    std::fs::create_dir_all(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+fn open_file(folder: &Path) -> Result<(dynoxide::Database, Option<File>), String> {
+    let place = folder.display();
+    std::fs::create_dir_all(folder).map_err(|error| format!("{place}: {error}"))?;
+    let lock = File::create(folder.join("lock")).map_err(|error| format!("{place}: {error}"))?;
+    lock.try_lock().map_err(|error| match error {
+        TryLockError::WouldBlock => format!("{place} is in use by another server"),
+        TryLockError::Error(error) => format!("{place} cannot be locked: {error}"),
+    })?;
     let file = folder.join("tables.sqlite");
     let path = file.to_str().ok_or("the folder's name is not Unicode")?;
     let tables = dynoxide::Database::new(path).map_err(text)?;
-    index_stream(&file)?;
+    let connection = rusqlite::Connection::open(&file).map_err(text)?;
+    connection.execute_batch(STREAM_INDEX).map_err(text)?;
     tables.sweep_ttl().map_err(text)?;
-    Ok(tables)
+    Ok((tables, Some(lock)))
 }
 
-/// No second connection can reach a database in memory, so the index is made in
-/// a file and copied.
+/// No second connection can reach a private database in memory. So the index is
+/// made in one that is shared by its name, and copied.
 fn open_in_memory() -> Result<dynoxide::Database, String> {
-    let folder = tempfile::tempdir().map_err(text)?;
-    let file = folder.path().join("template.sqlite");
-    let path = file
-        .to_str()
-        .ok_or("the folder for temporary files has a name that is not Unicode")?;
-    drop(dynoxide::Database::new(path).map_err(text)?);
-    index_stream(&file)?;
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let shared = format!("file:template-{number}?mode=memory&cache=shared");
+    let template = dynoxide::Database::new(&shared).map_err(text)?;
+    let connection = rusqlite::Connection::open(&shared).map_err(text)?;
+    connection.execute_batch(STREAM_INDEX).map_err(text)?;
     let tables = dynoxide::Database::memory().map_err(text)?;
-    tables.restore_from(path).map_err(text)?;
+    tables.restore_from(&shared).map_err(text)?;
+    drop(template);
     Ok(tables)
-}
-
-fn index_stream(file: &Path) -> Result<(), String> {
-    let connection = rusqlite::Connection::open(file).map_err(text)?;
-    connection.execute_batch(STREAM_INDEX).map_err(text)
 }
 
 /// Runs work that waits for SQLite off the workers.

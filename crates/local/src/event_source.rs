@@ -6,6 +6,7 @@
 //! record; after a failure of the function, each half on its own. A record that
 //! keeps failing is given up and logged, so that it never stops the stream.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use aws_lambda_events::streams::DynamoDbEventResponse;
@@ -17,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::database::Stream;
 use crate::functions::FunctionError;
+use crate::metrics::Metrics;
 
 /// The polling interval while nothing signals a new row.
 const POLL: Duration = Duration::from_millis(20);
@@ -26,6 +28,10 @@ pub const MAX_RETRIES: u32 = 5;
 
 /// The age at which a record is given up.
 pub const MAX_AGE: Duration = Duration::from_secs(60);
+
+/// How long what an earlier process left is held back, so that its viewers can
+/// connect again and get it live.
+const RECONNECT: Duration = Duration::from_millis(500);
 
 /// The wait before the first retry, and the longest.
 const FIRST_BACKOFF: Duration = Duration::from_millis(100);
@@ -37,6 +43,9 @@ pub struct EventSource {
     stream: Stream,
     /// A stack: the last batch is next.
     undelivered: Vec<Batch>,
+    /// Whether nothing was read yet: what comes first was left by an earlier
+    /// process.
+    is_new: bool,
 }
 
 struct Batch {
@@ -51,6 +60,7 @@ impl EventSource {
         Self {
             stream,
             undelivered: Vec::new(),
+            is_new: true,
         }
     }
 
@@ -60,29 +70,42 @@ impl EventSource {
         &mut self,
         stop: &CancellationToken,
         stored: &Notify,
+        metrics: &Metrics,
         function: impl Fn(Value) -> Answer,
     ) -> Result<(), String>
     where
         Answer: Future<Output = Result<Value, FunctionError>>,
     {
-        while !stop.is_cancelled() {
-            let delivered = deliver(&mut self.undelivered, &function);
-            stop.run_until_cancelled(delivered).await;
-            let records = self.stream.next(broadcaster::BATCH_SIZE).await?;
+        loop {
+            let delivered = deliver(&mut self.undelivered, metrics, &function);
+            // What a stop leaves undelivered is read again by the next process.
+            if stop.run_until_cancelled(delivered).await.is_none() {
+                return Ok(());
+            }
+            let mut records = self.stream.next(broadcaster::BATCH_SIZE).await?;
+            records.retain(|record| record.get("eventName").is_some_and(|name| name == "INSERT"));
+            metrics.delivering(records.first().and_then(written));
             if records.is_empty() {
                 tokio::select! {
                     () = stored.notified() => {}
                     () = sleep(POLL) => {}
-                    () = stop.cancelled() => {}
+                    () = stop.cancelled() => return Ok(()),
                 }
+            } else {
+                if self.is_new {
+                    stop.run_until_cancelled(sleep(RECONNECT)).await;
+                }
+                self.undelivered.push(Batch::new(records));
             }
-            let is_insert =
-                |record: &Value| record.get("eventName").is_some_and(|name| name == "INSERT");
-            self.undelivered
-                .push(Batch::new(records.into_iter().filter(is_insert).collect()));
+            self.is_new = false;
         }
-        Ok(())
     }
+}
+
+/// When a record was written, in Unix seconds.
+fn written(record: &Value) -> Option<u64> {
+    let written = record.pointer("/dynamodb/ApproximateCreationDateTime")?;
+    written.as_f64().map(|seconds| seconds as u64)
 }
 
 impl Batch {
@@ -102,8 +125,11 @@ impl Batch {
 /// Gives batches to the function until all are delivered or given up. A batch
 /// stays in the list during its attempts, and an attempt counts when it begins.
 /// So a batch whose attempt panics is neither lost nor retried for ever.
-async fn deliver<Answer>(batches: &mut Vec<Batch>, function: &impl Fn(Value) -> Answer)
-where
+async fn deliver<Answer>(
+    batches: &mut Vec<Batch>,
+    metrics: &Metrics,
+    function: &impl Fn(Value) -> Answer,
+) where
     Answer: Future<Output = Result<Value, FunctionError>>,
 {
     while let Some(batch) = batches.last_mut() {
@@ -113,6 +139,8 @@ where
         }
         if batch.is_to_be_given_up() {
             log_given_up(&batch.records);
+            let given_up = batch.records.len() as u64;
+            metrics.given_up.fetch_add(given_up, Ordering::Relaxed);
             batches.pop();
             continue;
         }
@@ -176,15 +204,15 @@ fn sequence_number(record: &Value) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use std::cell::RefCell;
-    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::atomic::AtomicBool;
 
-    use logstream_core::{Message, Messages, SortKey, messages};
+    use logstream_core::{Message, Messages, SortKey};
     use tokio::sync::mpsc;
 
     use super::*;
     use crate::database::Database;
     use crate::supervise::supervise;
-    use crate::tables;
+    use crate::{MESSAGES_TABLE, tables};
 
     fn records(numbers: &[&str]) -> Vec<Value> {
         let record = |number| json!({"dynamodb": {"SequenceNumber": number}});
@@ -196,15 +224,19 @@ mod tests {
     async fn given(answer: impl Fn(&[String]) -> Result<Value, FunctionError>) -> Vec<String> {
         let batches = RefCell::new(Vec::new());
         let mut undelivered = vec![Batch::new(records(&["1", "2", "3", "4"]))];
-        deliver(&mut undelivered, &async |event: Value| {
-            let batch = event["Records"].as_array().unwrap();
-            let batch: Vec<_> = batch
-                .iter()
-                .map(|r| sequence_number(r).unwrap().to_owned())
-                .collect();
-            batches.borrow_mut().push(batch.join(" "));
-            answer(&batch)
-        })
+        deliver(
+            &mut undelivered,
+            &Metrics::default(),
+            &async |event: Value| {
+                let batch = event["Records"].as_array().unwrap();
+                let batch: Vec<_> = batch
+                    .iter()
+                    .map(|r| sequence_number(r).unwrap().to_owned())
+                    .collect();
+                batches.borrow_mut().push(batch.join(" "));
+                answer(&batch)
+            },
+        )
         .await;
         batches.into_inner()
     }
@@ -266,7 +298,7 @@ mod tests {
         let started = Instant::now();
         let batches = RefCell::new(0);
         let mut undelivered = vec![Batch::new(records(&["1"]))];
-        deliver(&mut undelivered, &async |_: Value| {
+        deliver(&mut undelivered, &Metrics::default(), &async |_: Value| {
             *batches.borrow_mut() += 1;
             sleep(Duration::from_secs(25)).await;
             Ok(failed(&["1"]))
@@ -288,13 +320,11 @@ mod tests {
     #[tokio::test]
     async fn a_panic_repeats_the_batch_and_loses_nothing() {
         let database = Database::open(None).await.unwrap();
-        let aws = crate::sdk_config(&database.url());
-        let client = aws_sdk_dynamodb::Client::new(&aws);
-        tables::create(&client, "messages", &messages::TABLE)
-            .await
-            .unwrap();
-        let mut source = EventSource::new(database.stream("messages").unwrap());
-        let messages = Messages::new(&aws, "messages".to_owned());
+        tables::create_missing(&database).await.unwrap();
+        let stream = database.stream(MESSAGES_TABLE).await.unwrap();
+        let mut source = EventSource::new(stream);
+        let aws = crate::sdk_config(crate::in_process::client(database.api()));
+        let messages = Messages::new(&aws, MESSAGES_TABLE.to_owned());
         let log = async |text: &str| {
             let body = json!({"site": "tst", "log_message": text}).to_string();
             let message = Message::from_json(body.as_bytes(), SortKey::now()).unwrap();
@@ -323,7 +353,9 @@ mod tests {
             }
         };
         let supervised = supervise("event source", stop.clone(), async || {
-            source.run(&stop, &Notify::new(), &function).await
+            source
+                .run(&stop, &Notify::new(), &Metrics::default(), &function)
+                .await
         });
         let check = async {
             for expected in ["one two three", "two three", "two", "two", "three"] {
@@ -336,7 +368,6 @@ mod tests {
         };
         tokio::join!(supervised, check);
         assert!(panicked.into_inner());
-        database.close().await;
     }
 
     #[tokio::test(start_paused = true)]
@@ -350,7 +381,7 @@ mod tests {
                 assert_eq!(record, "2");
                 Ok(failed(&[]))
             };
-            deliver(&mut undelivered, &function).await;
+            deliver(&mut undelivered, &Metrics::default(), &function).await;
             stop.cancel();
             Ok(())
         })

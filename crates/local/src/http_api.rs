@@ -17,12 +17,16 @@ use base64::engine::general_purpose::STANDARD;
 use futures_util::StreamExt as _;
 use serde::Serialize;
 use serde_json::{Value, json};
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
 
 use crate::App;
 use crate::api_gateway::{
     internal_error, joined, joined_headers, message, millis, request_id, request_time, response,
 };
 use crate::functions::{Function, FunctionError, invoke};
+use crate::public_port::{REQUEST_TIMEOUT, SILENCE};
 
 /// The routes of the HTTP API.
 pub const ROUTES: [(Method, &str, Function); 3] = [
@@ -34,6 +38,10 @@ pub const ROUTES: [(Method, &str, Function); 3] = [
 /// The largest body, in bytes ("Quotas for HTTP APIs": payload size, 10 MB).
 const MAX_BODY: usize = 10 * 1024 * 1024;
 
+/// The size from which bodies are read a few at a time. No message that newlog
+/// accepts is larger.
+const LARGE_BODY: usize = 256 * 1024;
+
 /// How much of an oversized body is read and dropped, so that its sender gets
 /// to see the 413.
 const MAX_DISCARDED: usize = 10 * MAX_BODY;
@@ -41,44 +49,92 @@ const MAX_DISCARDED: usize = 10 * MAX_BODY;
 /// Answers a request with the response of its route's function.
 pub async fn answer(app: Arc<App>, peer: SocketAddr, request: Request) -> Response {
     let (parts, body) = request.into_parts();
+    // With any prefix, as the mapping of a custom domain takes it off, and with
+    // a slash at the end.
+    let path = parts.uri.path().trim_end_matches('/');
     let found = ROUTES
         .iter()
-        .find(|(method, path, _)| parts.method == *method && parts.uri.path() == *path);
+        .find(|(method, route, _)| parts.method == *method && path.ends_with(route));
     let Some((_, _, function)) = found else {
         return message(StatusCode::NOT_FOUND, "Not Found");
     };
-    let body = match read(body).await {
-        Ok(body) => body,
-        Err(refusal) => return refusal,
+    let received = app.bodies.read(body, &app.stop);
+    let body = match timeout(REQUEST_TIMEOUT, received).await {
+        Ok(Ok(body)) => body,
+        Ok(Err(refusal)) => return refusal,
+        Err(_) => return message(StatusCode::REQUEST_TIMEOUT, "Request Timeout"),
     };
-    match call(&app, *function, &parts, peer, &body).await {
+    match call(&app, *function, &parts, peer, &body.bytes).await {
         Ok(answer) => response(answer),
         Err(_) => internal_error(),
     }
 }
 
-async fn read(body: Body) -> Result<Vec<u8>, Response> {
-    let mut bytes = Vec::new();
-    let mut discarded = 0;
-    let mut chunks = body.into_data_stream();
-    while let Some(chunk) = chunks.next().await {
-        let chunk = chunk.map_err(|_| message(StatusCode::BAD_REQUEST, "Bad Request"))?;
-        if discarded == 0 && bytes.len() + chunk.len() <= MAX_BODY {
+/// The requests' bodies on their way in.
+pub struct Bodies {
+    /// The permits of large ones, so that their memory is bounded however many
+    /// come.
+    large: Semaphore,
+}
+
+impl Default for Bodies {
+    fn default() -> Self {
+        Self {
+            large: Semaphore::new(2),
+        }
+    }
+}
+
+/// A body, with its permit if it is large.
+struct Received<'a> {
+    bytes: Vec<u8>,
+    _large: Option<SemaphorePermit<'a>>,
+}
+
+impl Bodies {
+    async fn read(&self, body: Body, stop: &CancellationToken) -> Result<Received<'_>, Response> {
+        let mut bytes = Vec::new();
+        let mut discarded = 0;
+        let mut large = None;
+        let mut chunks = body.into_data_stream();
+        let is_stopped = async {
+            stop.cancelled().await;
+            sleep(SILENCE).await;
+        };
+        tokio::pin!(is_stopped);
+        loop {
+            let chunk = tokio::select! {
+                chunk = chunks.next() => chunk,
+                () = &mut is_stopped => {
+                    return Err(message(StatusCode::SERVICE_UNAVAILABLE, "Service Unavailable"));
+                }
+            };
+            let Some(chunk) = chunk else { break };
+            let chunk = chunk.map_err(|_| message(StatusCode::BAD_REQUEST, "Bad Request"))?;
+            if discarded > 0 || bytes.len() + chunk.len() > MAX_BODY {
+                bytes = Vec::new();
+                discarded += chunk.len();
+                if discarded > MAX_DISCARDED {
+                    break;
+                }
+                continue;
+            }
+            if large.is_none() && bytes.len() + chunk.len() > LARGE_BODY {
+                large = self.large.acquire().await.ok();
+            }
             bytes.extend_from_slice(&chunk);
-            continue;
         }
-        discarded += chunk.len();
-        if discarded > MAX_DISCARDED {
-            break;
+        if discarded > 0 {
+            return Err(message(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "Request Entity Too Large",
+            ));
         }
+        Ok(Received {
+            bytes,
+            _large: large,
+        })
     }
-    if discarded > 0 {
-        return Err(message(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            "Request Entity Too Large",
-        ));
-    }
-    Ok(bytes)
 }
 
 /// An event of payload format 2.0.

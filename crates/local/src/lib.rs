@@ -11,7 +11,9 @@ mod database;
 mod event_source;
 mod functions;
 mod http_api;
+mod in_process;
 mod management_api;
+mod metrics;
 mod public_port;
 mod sockets;
 mod supervise;
@@ -26,8 +28,8 @@ use std::time::Duration;
 
 use aws_config::{Region, SdkConfig};
 use aws_sdk_dynamodb::config::{Credentials, SharedCredentialsProvider};
-use aws_sdk_dynamodb::error::DisplayErrorContext;
-use logstream_core::{Connections, ManagementApi, Messages, config, connections, messages};
+use aws_smithy_runtime_api::client::http::SharedHttpClient;
+use logstream_core::{Connections, ManagementApi, Messages, config};
 use serde_json::Value;
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
@@ -36,6 +38,8 @@ use tokio_util::task::TaskTracker;
 use database::Database;
 use event_source::EventSource;
 use functions::{Functions, invoke};
+use http_api::Bodies;
+use metrics::Metrics;
 use sockets::Sockets;
 use supervise::{again, supervise};
 
@@ -55,8 +59,7 @@ const SHUTDOWN: Duration = Duration::from_secs(5);
 /// Where and how to serve.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The address of the HTTP and WebSocket APIs. The database and the
-    /// management API always listen on loopback.
+    /// The address of the HTTP and WebSocket APIs. Nothing else listens.
     pub host: IpAddr,
     /// The port of both APIs; 0 picks a free one.
     pub port: u16,
@@ -64,8 +67,12 @@ pub struct Options {
     pub data_dir: Option<PathBuf>,
     /// How long a connection may be idle: 10 min on API Gateway.
     pub idle_timeout: Duration,
-    /// How long a connection may live: 2 h on API Gateway.
+    /// How long a connection may live: 2 h on API Gateway, and at most that:
+    /// its row expires soon after.
     pub max_connection_age: Duration,
+    /// How often clients are pinged. One that has not answered by the next
+    /// ping is closed.
+    pub ping: Duration,
 }
 
 impl Default for Options {
@@ -76,6 +83,8 @@ impl Default for Options {
             data_dir: None,
             idle_timeout: Duration::from_secs(10 * 60),
             max_connection_age: Duration::from_secs(2 * 60 * 60),
+            // Proxies cut a connection on which nothing moves for 60 s.
+            ping: Duration::from_secs(25),
         }
     }
 }
@@ -99,19 +108,94 @@ pub enum StartError {
 /// A server that is ready.
 pub struct Server {
     address: SocketAddr,
-    management: SocketAddr,
+    app: Arc<App>,
+}
+
+/// What the parts of the server share: everything but the port.
+struct App {
     database: Database,
+    functions: Functions,
+    sockets: Arc<Sockets>,
+    metrics: Metrics,
+    /// The permits of connections to the public port.
+    connections: Arc<Semaphore>,
+    bodies: Bodies,
+    options: Options,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
 
-/// What the parts of the server share.
-struct App {
-    functions: Functions,
-    sockets: Sockets,
-    options: Options,
-    stop: CancellationToken,
-    tasks: TaskTracker,
+impl App {
+    /// Opens the database, with both tables. `between` gets each HTTP client
+    /// of the functions and may wrap it: tests put faults there.
+    async fn new(
+        options: Options,
+        between: impl Fn(SharedHttpClient) -> SharedHttpClient,
+    ) -> Result<Arc<Self>, StartError> {
+        let database = Database::open(options.data_dir.as_deref())
+            .await
+            .map_err(StartError::Database)?;
+        tables::create_missing(&database)
+            .await
+            .map_err(StartError::Database)?;
+        let sockets = Arc::<Sockets>::default();
+        let to_database = sdk_config(between(in_process::client(database.api())));
+        let to_management = sdk_config(between(in_process::client(management_api::api(
+            sockets.clone(),
+        ))));
+        Ok(Arc::new(Self {
+            functions: Functions {
+                messages: Messages::new(&to_database, MESSAGES_TABLE.to_owned()),
+                connections: Connections::new(&to_database, CONNECTIONS_TABLE.to_owned()),
+                management_api: ManagementApi::new(&to_management),
+                memory: broadcaster::Memory::default(),
+                places: Arc::new(Semaphore::new(functions::PLACES)),
+                stored: Notify::new(),
+            },
+            database,
+            sockets,
+            metrics: Metrics::default(),
+            connections: Arc::new(Semaphore::new(public_port::most_connections())),
+            bodies: Bodies::default(),
+            options,
+            stop: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+        }))
+    }
+
+    /// Starts what the APIs need: the event source, the sweep and the watch
+    /// over the clock.
+    async fn start(self: &Arc<Self>) -> Result<(), StartError> {
+        let stream = self.database.stream(MESSAGES_TABLE).await;
+        let stream = stream.map_err(StartError::Database)?;
+        let (tasks, stop) = (&self.tasks, &self.stop);
+        let task = {
+            let (app, mut source) = (self.clone(), EventSource::new(stream));
+            async move || {
+                let broadcast = |event: Value| {
+                    let app = app.clone();
+                    async move { invoke(&app, Function::Broadcaster, &event).await }
+                };
+                let stored = &app.functions.stored;
+                source.run(&app.stop, stored, &app.metrics, broadcast).await
+            }
+        };
+        tasks.spawn(supervise("event source", stop.clone(), task));
+        let app = self.clone();
+        let task = async move || {
+            database::sweep(&app.database, &app.stop).await;
+            Ok(())
+        };
+        tasks.spawn(supervise("sweep", stop.clone(), task));
+        let app = self.clone();
+        let task = async move || {
+            let max_age = app.options.max_connection_age;
+            app.sockets.close_too_old(max_age, &app.stop).await;
+            Ok(())
+        };
+        tasks.spawn(supervise("clock", stop.clone(), task));
+        Ok(())
+    }
 }
 
 impl Server {
@@ -120,86 +204,21 @@ impl Server {
     /// # Errors
     /// [`StartError`].
     pub async fn start(options: Options) -> Result<Self, StartError> {
+        // First, so that a second server on the same port changes nothing.
         let listener = listen(SocketAddr::new(options.host, options.port)).await?;
-        let address = local_address(&listener)?;
-        let management_listener = listen((Ipv4Addr::LOCALHOST, 0).into()).await?;
-        let management = local_address(&management_listener)?;
-
-        let database = Database::open(options.data_dir.as_deref())
-            .await
-            .map_err(StartError::Database)?;
-        let aws = sdk_config(&database.url());
-        for (definition, name) in [
-            (&messages::TABLE, MESSAGES_TABLE),
-            (&connections::TABLE, CONNECTIONS_TABLE),
-        ] {
-            if !database.has_table(name).map_err(StartError::Database)? {
-                let client = aws_sdk_dynamodb::Client::new(&aws);
-                tables::create(&client, name, definition)
-                    .await
-                    .map_err(|error| {
-                        StartError::Database(format!("{name}: {}", DisplayErrorContext(error)))
-                    })?;
-            }
-        }
-
-        let app = Arc::new(App {
-            functions: Functions {
-                messages: Messages::new(&aws, MESSAGES_TABLE.to_owned()),
-                connections: Connections::new(&aws, CONNECTIONS_TABLE.to_owned()),
-                management_api: ManagementApi::new(&sdk_config(&format!("http://{management}"))),
-                memory: broadcaster::Memory::default(),
-                places: Arc::new(Semaphore::new(functions::PLACES)),
-                stored: Notify::new(),
-            },
-            sockets: Sockets::default(),
-            options,
-            stop: CancellationToken::new(),
-            tasks: TaskTracker::new(),
-        });
-
-        let stream = database
-            .stream(MESSAGES_TABLE)
-            .map_err(StartError::Database)?;
-        let (tasks, stop) = (&app.tasks, &app.stop);
-        let task = {
-            let (app, mut source) = (app.clone(), EventSource::new(stream));
-            async move || {
-                let broadcast = |event: Value| {
-                    let app = app.clone();
-                    async move { invoke(&app, Function::Broadcaster, &event).await }
-                };
-                let stored = &app.functions.stored;
-                source.run(&app.stop, stored, broadcast).await
-            }
-        };
-        tasks.spawn(supervise("event source", stop.clone(), task));
-        let task = {
-            let (database, stop) = (database.clone(), app.stop.clone());
-            async move || {
-                database::sweep(&database, &stop).await;
-                Ok(())
-            }
-        };
-        tasks.spawn(supervise("sweep", stop.clone(), task));
-        let task = {
-            let app = app.clone();
-            async move || management_api::serve(app.clone(), again(&management_listener)?).await
-        };
-        tasks.spawn(supervise("management API", stop.clone(), task));
+        let address = listener.local_addr().map_err(|error| StartError::Listen {
+            address: SocketAddr::new(options.host, options.port),
+            error,
+        })?;
+        let app = App::new(options, |client| client).await?;
+        app.start().await?;
         let task = {
             let app = app.clone();
             async move || public_port::serve(app.clone(), again(&listener)?).await
         };
-        tasks.spawn(supervise("public port", stop.clone(), task));
-
-        Ok(Self {
-            address,
-            management,
-            database,
-            stop: app.stop.clone(),
-            tasks: app.tasks.clone(),
-        })
+        app.tasks
+            .spawn(supervise("public port", app.stop.clone(), task));
+        Ok(Self { address, app })
     }
 
     /// The address of the HTTP and WebSocket APIs.
@@ -213,40 +232,35 @@ impl Server {
         format!("http://{}", self.address)
     }
 
-    /// The endpoint of the management API.
-    pub fn management_url(&self) -> String {
-        format!("http://{}", self.management)
+    /// SDK settings whose calls reach this server's tables.
+    pub fn database(&self) -> SdkConfig {
+        sdk_config(in_process::client(self.app.database.api()))
     }
 
-    /// The endpoint of the database.
-    pub fn database_url(&self) -> String {
-        self.database.url()
-    }
-
-    /// The functions' SDK settings for the database.
-    pub fn sdk_config(&self) -> SdkConfig {
-        sdk_config(&self.database.url())
+    /// SDK settings whose calls reach this server's management API.
+    pub fn management_api(&self) -> SdkConfig {
+        let api = management_api::api(self.app.sockets.clone());
+        sdk_config(in_process::client(api))
     }
 
     /// Closes the sockets with 1001, lets requests end, and stops.
     pub async fn stop(self) {
-        self.stop.cancel();
-        self.tasks.close();
-        if tokio::time::timeout(SHUTDOWN, self.tasks.wait())
+        self.app.stop.cancel();
+        self.app.tasks.close();
+        if tokio::time::timeout(SHUTDOWN, self.app.tasks.wait())
             .await
             .is_err()
         {
             tracing::warn!("stopped before every request had ended");
         }
-        self.database.clone().close().await;
+        self.app.database.release();
     }
 }
 
 impl Drop for Server {
     /// A server dropped without [`Self::stop`] ends without waiting.
     fn drop(&mut self) {
-        self.stop.cancel();
-        self.database.abandon();
+        self.app.stop.cancel();
     }
 }
 
@@ -257,17 +271,10 @@ async fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
         .map_err(|error| StartError::Listen { address, error })
 }
 
-fn local_address(listener: &TcpListener) -> Result<SocketAddr, StartError> {
-    listener.local_addr().map_err(|error| StartError::Listen {
-        address: (Ipv4Addr::LOCALHOST, 0).into(),
-        error,
-    })
-}
-
-/// The settings that a function has on AWS, with an endpoint on this machine.
-/// The environment is not read: no variable of the user's may send the calls
+/// The settings that a function has on AWS, with a way to this process. The
+/// environment is not read: no variable of the user's may send the calls
 /// elsewhere.
-fn sdk_config(endpoint: &str) -> SdkConfig {
+fn sdk_config(http_client: SharedHttpClient) -> SdkConfig {
     SdkConfig::builder()
         .behavior_version(config::behavior_version())
         .timeout_config(config::timeouts())
@@ -275,6 +282,8 @@ fn sdk_config(endpoint: &str) -> SdkConfig {
         .credentials_provider(SharedCredentialsProvider::new(Credentials::new(
             "local", "local", None, None, "local",
         )))
-        .endpoint_url(endpoint)
+        .http_client(http_client)
+        // Only signed and parsed.
+        .endpoint_url("http://local")
         .build()
 }

@@ -30,8 +30,7 @@ struct Arguments {
     #[arg(long, default_value_t = 3000)]
     port: u16,
 
-    /// Address of both APIs. The database and the management API stay on
-    /// loopback.
+    /// Address of both APIs.
     #[arg(long, default_value = "127.0.0.1")]
     host: IpAddr,
 
@@ -43,14 +42,17 @@ struct Arguments {
     #[arg(long, default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..))]
     idle_timeout: u64,
 
-    /// Seconds after which any connection is closed.
-    #[arg(long, default_value_t = 7200, value_parser = clap::value_parser!(u64).range(1..))]
+    /// Seconds after which any connection is closed: 2 h at most, as on AWS.
+    #[arg(long, default_value_t = 7200, value_parser = clap::value_parser!(u64).range(1..=7200))]
     max_connection_age: u64,
 }
 
 #[tokio::main]
 async fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    // Each client takes a descriptor, and many systems give only 256 or 1,024
+    // until they are asked for more. Best effort.
+    let _ = rlimit::increase_nofile_limit(u64::MAX);
     let log = start_log();
     let code = match run(arguments).await {
         Ok(()) => ExitCode::SUCCESS,
@@ -113,6 +115,7 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
         data_dir: arguments.data_dir,
         idle_timeout: Duration::from_secs(arguments.idle_timeout),
         max_connection_age: Duration::from_secs(arguments.max_connection_age),
+        ..Options::default()
     })
     .await?;
     // Whoever closed stdout knows the port.

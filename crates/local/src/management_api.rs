@@ -1,7 +1,7 @@
 //! API Gateway's management API: `/@connections/{id}`.
 //!
-//! On AWS its requests are signed. Here it listens on loopback only, on a port
-//! of its own.
+//! On AWS its requests are signed. Here nobody outside this process can reach
+//! it.
 
 use std::sync::Arc;
 
@@ -15,29 +15,22 @@ use logstream_core::message::MAX_FRAME_BYTES;
 use serde_json::json;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
-use tokio::net::TcpListener;
 
-use crate::App;
-use crate::sockets::Posted;
+use crate::sockets::{Posted, Sockets};
 
-/// Serves until the server stops.
-pub async fn serve(app: Arc<App>, listener: TcpListener) -> Result<(), String> {
-    let stop = app.stop.clone();
+/// The API of these connections.
+pub fn api(sockets: Arc<Sockets>) -> Router {
     let connection = post(post_to_connection)
         .get(get_connection)
         .delete(delete_connection);
-    let router = Router::new()
+    Router::new()
         .route("/@connections/{id}", connection)
         .layer(DefaultBodyLimit::max(1024 * 1024))
-        .with_state(app);
-    axum::serve(listener, router)
-        .with_graceful_shutdown(stop.cancelled_owned())
-        .await
-        .map_err(|error| error.to_string())
+        .with_state(sockets)
 }
 
 async fn post_to_connection(
-    State(app): State<Arc<App>>,
+    State(sockets): State<Arc<Sockets>>,
     Path(id): Path<String>,
     frame: Bytes,
 ) -> Response {
@@ -47,15 +40,15 @@ async fn post_to_connection(
     let Ok(frame) = String::from_utf8(frame.into()) else {
         return error(StatusCode::BAD_REQUEST, "BadRequestException");
     };
-    match app.sockets.post(&id, frame) {
+    match sockets.post(&id, frame) {
         Posted::Queued => StatusCode::OK.into_response(),
         Posted::Gone => gone(),
         Posted::Full => error(StatusCode::TOO_MANY_REQUESTS, "LimitExceededException"),
     }
 }
 
-async fn get_connection(State(app): State<Arc<App>>, Path(id): Path<String>) -> Response {
-    let Some(details) = app.sockets.details(&id) else {
+async fn get_connection(State(sockets): State<Arc<Sockets>>, Path(id): Path<String>) -> Response {
+    let Some(details) = sockets.details(&id) else {
         return gone();
     };
     let connected_at = OffsetDateTime::from(details.connected_at).format(&Rfc3339);
@@ -66,8 +59,11 @@ async fn get_connection(State(app): State<Arc<App>>, Path(id): Path<String>) -> 
     json_body(StatusCode::OK, body)
 }
 
-async fn delete_connection(State(app): State<Arc<App>>, Path(id): Path<String>) -> Response {
-    if app.sockets.close(&id) {
+async fn delete_connection(
+    State(sockets): State<Arc<Sockets>>,
+    Path(id): Path<String>,
+) -> Response {
+    if sockets.close(&id) {
         StatusCode::NO_CONTENT.into_response()
     } else {
         gone()

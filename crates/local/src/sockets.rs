@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::time::interval;
 use tokio_util::sync::CancellationToken;
 
 /// The most bytes queued for a client that does not read, besides the system's
@@ -32,11 +33,19 @@ pub struct Details {
     pub user_agent: String,
 }
 
+impl Details {
+    /// The connection's age by the wall clock.
+    pub fn age(&self) -> Duration {
+        self.connected_at.elapsed().unwrap_or_default()
+    }
+}
+
 /// The connection's end of the queue.
 pub struct Outbox {
     queue: UnboundedReceiver<String>,
     queued: Arc<AtomicUsize>,
-    /// Cancelled when the management API closes the connection.
+    /// Cancelled when the connection is to be closed: by the management API, or
+    /// because it is too old.
     pub close: CancellationToken,
 }
 
@@ -94,6 +103,25 @@ impl Sockets {
             socket.close.cancel();
         }
         socket.is_some()
+    }
+
+    /// Closes, each second, the connections that are too old by the wall clock.
+    /// That clock decides when their rows expire, and it jumps: when a laptop
+    /// wakes, when NTP corrects it.
+    pub async fn close_too_old(&self, max_age: Duration, stop: &CancellationToken) {
+        let mut second = interval(Duration::from_secs(1));
+        while stop.run_until_cancelled(second.tick()).await.is_some() {
+            let sockets = self.lock();
+            let too_old = sockets
+                .values()
+                .filter(|socket| socket.details.age() > max_age);
+            too_old.for_each(|socket| socket.close.cancel());
+        }
+    }
+
+    /// The number of open connections.
+    pub fn len(&self) -> usize {
+        self.lock().len()
     }
 
     pub fn details(&self, id: &str) -> Option<Details> {

@@ -1,6 +1,6 @@
 //! Creating the tables. On AWS the deployment's template does this.
 
-use aws_sdk_dynamodb::error::BuildError;
+use aws_sdk_dynamodb::error::{BuildError, DisplayErrorContext};
 use aws_sdk_dynamodb::types::{
     AttributeDefinition, BillingMode, GlobalSecondaryIndex, KeySchemaElement, KeyType, Projection,
     ProjectionType, ScalarAttributeType, StreamSpecification, StreamViewType,
@@ -8,13 +8,33 @@ use aws_sdk_dynamodb::types::{
 };
 use aws_sdk_dynamodb::{Client, Error};
 use logstream_core::table::{Key, TableDefinition};
+use logstream_core::{connections, messages};
+
+use crate::database::Database;
+use crate::{CONNECTIONS_TABLE, MESSAGES_TABLE, in_process, sdk_config};
+
+/// Creates the tables that the database lacks, and empties the one of the
+/// connections: they ended with the process that had them.
+pub async fn create_missing(database: &Database) -> Result<(), String> {
+    if database.has_table(CONNECTIONS_TABLE)? {
+        database.delete_table(CONNECTIONS_TABLE)?;
+    }
+    let client = Client::new(&sdk_config(in_process::client(database.api())));
+    for (name, definition) in [
+        (MESSAGES_TABLE, &messages::TABLE),
+        (CONNECTIONS_TABLE, &connections::TABLE),
+    ] {
+        if !database.has_table(name)? {
+            create(&client, name, definition)
+                .await
+                .map_err(|error| format!("{name}: {}", DisplayErrorContext(error)))?;
+        }
+    }
+    Ok(())
+}
 
 /// Creates an on-demand table and sets its time to live.
-pub async fn create(
-    client: &Client,
-    name: &str,
-    definition: &TableDefinition,
-) -> Result<(), Error> {
+async fn create(client: &Client, name: &str, definition: &TableDefinition) -> Result<(), Error> {
     let mut request = client
         .create_table()
         .table_name(name)

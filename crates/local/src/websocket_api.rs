@@ -2,8 +2,8 @@
 //! `$disconnect`.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
 use axum::body::Body;
@@ -13,14 +13,14 @@ use axum::response::Response;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use futures_util::{SinkExt as _, StreamExt as _};
-use hyper::upgrade::{OnUpgrade, Upgraded};
-use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::io::AsyncReadExt as _;
+use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::time::{Duration, Instant, sleep_until, timeout};
 use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::error::ProtocolError;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
@@ -31,6 +31,7 @@ use crate::api_gateway::{
     internal_error, joined_headers, message, millis, request_id, request_time, response,
 };
 use crate::functions::{Function, invoke};
+use crate::public_port::{Peer, Rest};
 use crate::sockets::{Details, Outbox};
 
 /// The routes of the WebSocket API: `$connect`, `$disconnect` and, for what
@@ -54,26 +55,25 @@ const CLOSING: Duration = Duration::from_secs(1);
 struct Connection {
     app: Arc<App>,
     id: String,
-    peer: SocketAddr,
+    peer: Peer,
     headers: HeaderMap,
     query: Vec<(String, String)>,
     connected_at: SystemTime,
 }
 
 /// Runs `$connect` and finishes the handshake, or refuses it.
-pub async fn connect(app: Arc<App>, peer: SocketAddr, mut request: Request) -> Response {
-    let upgrade = request.extensions_mut().remove::<OnUpgrade>();
+pub async fn connect(app: Arc<App>, peer: &Peer, request: Request) -> Response {
     let key = request.headers().get(header::SEC_WEBSOCKET_KEY);
     let version = request.headers().get(header::SEC_WEBSOCKET_VERSION);
     let is_version_13 = version.is_some_and(|version| version == "13");
-    let (Some(upgrade), Some(key), true) = (upgrade, key, is_version_13) else {
+    let (Some(key), true) = (key, is_version_13) else {
         return message(StatusCode::BAD_REQUEST, "Bad Request");
     };
     let accept = derive_accept_key(key.as_bytes());
     let query = request.uri().query().unwrap_or_default();
     let connection = Connection {
         id: request_id(),
-        peer,
+        peer: peer.clone(),
         headers: request.headers().clone(),
         query: form_urlencoded::parse(query.as_bytes())
             .into_owned()
@@ -85,7 +85,7 @@ pub async fn connect(app: Arc<App>, peer: SocketAddr, mut request: Request) -> R
     // function, but its `$disconnect` must still run.
     let (answer, answered) = oneshot::channel();
     app.tasks
-        .spawn(async move { connection.run(upgrade, &accept, answer).await });
+        .spawn(async move { connection.run(&accept, answer).await });
     answered.await.unwrap_or_else(|_| internal_error())
 }
 
@@ -97,8 +97,27 @@ enum End {
     Close(CloseCode, &'static str),
 }
 
+const GOING_AWAY: End = End::Close(CloseCode::Away, "Going away");
+
+/// The end that an error of the library means (RFC 6455, section 7.4.1).
+fn wrong(error: &Error) -> End {
+    match error {
+        Error::Capacity(_) => End::Close(CloseCode::Size, "Message too long"),
+        Error::Utf8(_) => End::Close(CloseCode::Invalid, "Not UTF-8"),
+        Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => End::Client,
+        Error::Protocol(_) => End::Close(CloseCode::Protocol, "Protocol error"),
+        _ => End::Client,
+    }
+}
+
+/// The instant after this time. A time beyond the clock's range means never.
+fn after(time: Duration) -> Instant {
+    const NEVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+    Instant::now() + time.min(NEVER)
+}
+
 impl Connection {
-    async fn run(self, upgrade: OnUpgrade, accept: &str, answer: oneshot::Sender<Response>) {
+    async fn run(self, accept: &str, answer: oneshot::Sender<Response>) {
         if let Err(refusal) = self.run_connect().await {
             // The client may have hung up meanwhile.
             let _ = answer.send(refusal);
@@ -111,9 +130,11 @@ impl Connection {
             .header(header::SEC_WEBSOCKET_ACCEPT, accept)
             .body(Body::empty());
         let switching = switching.unwrap_or_else(|_| internal_error());
-        let _ = answer.send(switching);
-        if let Ok(upgraded) = upgrade.await {
-            self.serve(upgraded).await;
+        let upgrade = self.peer.upgrade();
+        if answer.send(switching).is_ok()
+            && let Ok(rest) = upgrade.await
+        {
+            self.serve(rest).await;
         }
         let event = self.handshake_event("$disconnect", "DISCONNECT");
         // A failure is logged, not retried: API Gateway too runs `$disconnect`
@@ -134,19 +155,23 @@ impl Connection {
     }
 
     /// Serves an open connection until it ends.
-    async fn serve(&self, upgraded: Upgraded) {
+    async fn serve(&self, rest: Rest) {
         let config = WebSocketConfig::default()
             .max_message_size(Some(MAX_MESSAGE))
             .max_frame_size(Some(MAX_FRAME));
-        let mut socket =
-            WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, Some(config))
-                .await;
+        let mut socket = WebSocketStream::from_partially_read(
+            rest.stream,
+            rest.received.into(),
+            Role::Server,
+            Some(config),
+        )
+        .await;
         let user_agent = self.headers.get(header::USER_AGENT);
         let mut outbox = self.app.sockets.open(
             &self.id,
             Details {
                 connected_at: self.connected_at,
-                source_ip: self.peer.ip().to_string(),
+                source_ip: self.peer.address.ip().to_string(),
                 user_agent: user_agent
                     .map(|agent| String::from_utf8_lossy(agent.as_bytes()).into_owned())
                     .unwrap_or_default(),
@@ -166,42 +191,69 @@ impl Connection {
         }
     }
 
-    async fn exchange(
-        &self,
-        socket: &mut WebSocketStream<TokioIo<Upgraded>>,
-        outbox: &mut Outbox,
-    ) -> End {
+    async fn exchange(&self, socket: &mut WebSocketStream<TcpStream>, outbox: &mut Outbox) -> End {
         let options = &self.app.options;
-        let too_old = Instant::now() + options.max_connection_age;
-        let mut idle = Instant::now() + options.idle_timeout;
+        let too_old = after(options.max_connection_age);
+        let mut idle = after(options.idle_timeout);
         let close = outbox.close.clone();
+        let mut ping = after(options.ping);
+        // Whether the client sent anything since the last ping.
+        let mut is_alive = true;
         loop {
             tokio::select! {
-                received = socket.next() => match received {
-                    Some(Ok(Message::Text(text))) => self.route(socket, text.as_str(), false).await,
-                    Some(Ok(Message::Binary(bytes))) => self.route(socket, &STANDARD.encode(bytes), true).await,
-                    // The library answers pings and closes.
-                    Some(Ok(_)) => {}
-                    Some(Err(Error::Capacity(_))) => return End::Close(CloseCode::Size, "Message too long"),
-                    Some(Err(_)) | None => return End::Client,
-                },
+                received = socket.next() => {
+                    is_alive = true;
+                    match received {
+                        Some(Ok(Message::Text(text))) => self.route(socket, text.as_str(), false).await,
+                        Some(Ok(Message::Binary(bytes))) => self.route(socket, &STANDARD.encode(bytes), true).await,
+                        // Only answers this side's pings, which must not keep a
+                        // connection from being idle.
+                        Some(Ok(Message::Pong(_))) => continue,
+                        // The library answers pings and closes.
+                        Some(Ok(_)) => {}
+                        Some(Err(error)) => return wrong(&error),
+                        None => return End::Client,
+                    }
+                }
                 Some(frame) = outbox.next() => {
                     let bytes = frame.len();
                     tokio::select! {
                         sent = socket.send(Message::text(frame)) => if sent.is_err() { return End::Client },
                         // Even while the client does not read.
-                        () = close.cancelled() => return End::Close(CloseCode::Normal, ""),
-                        () = self.app.stop.cancelled() => return End::Close(CloseCode::Away, "Going away"),
-                        () = sleep_until(too_old) => return End::Close(CloseCode::Away, "Going away"),
+                        () = close.cancelled() => return self.closed(),
+                        () = self.app.stop.cancelled() => return GOING_AWAY,
+                        () = sleep_until(too_old) => return GOING_AWAY,
+                        // It could not answer a ping either.
+                        () = sleep_until(after(options.ping.saturating_mul(2))) => return End::Client,
                     }
                     outbox.sent(bytes);
+                    self.app.metrics.frames.fetch_add(1, Ordering::Relaxed);
                 }
-                () = close.cancelled() => return End::Close(CloseCode::Normal, ""),
-                () = self.app.stop.cancelled() => return End::Close(CloseCode::Away, "Going away"),
-                () = sleep_until(idle) => return End::Close(CloseCode::Away, "Going away"),
-                () = sleep_until(too_old) => return End::Close(CloseCode::Away, "Going away"),
+                () = sleep_until(ping) => {
+                    if !is_alive {
+                        return GOING_AWAY;
+                    }
+                    is_alive = false;
+                    // A client that does not read is found by the next frame or
+                    // the next ping.
+                    let _ = timeout(CLOSING, socket.send(Message::Ping(Default::default()))).await;
+                    ping = after(options.ping);
+                    continue;
+                }
+                () = close.cancelled() => return self.closed(),
+                () = self.app.stop.cancelled() => return GOING_AWAY,
+                () = sleep_until(idle) => return GOING_AWAY,
+                () = sleep_until(too_old) => return GOING_AWAY,
             }
-            idle = Instant::now() + options.idle_timeout;
+            idle = after(options.idle_timeout);
+        }
+    }
+
+    /// The end when the connection was closed from outside.
+    fn closed(&self) -> End {
+        match self.connected_at.elapsed() {
+            Ok(age) if age > self.app.options.max_connection_age => GOING_AWAY,
+            _ => End::Close(CloseCode::Normal, ""),
         }
     }
 
@@ -209,7 +261,7 @@ impl Connection {
     /// client: no route has a route response.
     async fn route(
         &self,
-        socket: &mut WebSocketStream<TokioIo<Upgraded>>,
+        socket: &mut WebSocketStream<TcpStream>,
         body: &str,
         is_base64_encoded: bool,
     ) {
@@ -253,7 +305,7 @@ impl Connection {
                 "connectedAt": millis(self.connected_at),
                 "requestTimeEpoch": millis(SystemTime::now()),
                 "identity": {
-                    "sourceIp": self.peer.ip(),
+                    "sourceIp": self.peer.address.ip(),
                     "userAgent": user_agent.map(text),
                 },
                 "requestId": request_id(),
@@ -320,7 +372,7 @@ struct Event<'a> {
 
 /// Reads what is still on its way. Closing with unread data would reset the
 /// connection, and the client would not see why it was closed.
-async fn drain(mut stream: TokioIo<Upgraded>) {
+async fn drain(mut stream: TcpStream) {
     let mut buffer = [0_u8; 8192];
     while matches!(stream.read(&mut buffer).await, Ok(read) if read > 0) {}
 }
