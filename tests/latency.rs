@@ -1,6 +1,7 @@
-//! The time from a script's POST to the frame at a client, over 200 messages:
-//! `cargo bench --workspace --bench latency`. A measurement, not a test: it passes whatever it
-//! finds.
+//! The time from a script's POST to the frame at a client, over 200 messages,
+//! and of reading them back: `cargo bench --workspace --bench latency`. With
+//! `LOGSTREAM_HTTP_URL` and `LOGSTREAM_WS_URL` it measures that deployment. A
+//! measurement, not a test: it passes whatever it finds.
 
 #[allow(dead_code)]
 mod support;
@@ -39,15 +40,22 @@ async fn main() {
             delivered.push(framed);
         }
     }
+    let mut read = Vec::new();
+    for _ in 0..MESSAGES {
+        let sent = Instant::now();
+        deployment.recent(&site).await;
+        read.push(sent.elapsed());
+    }
     print("POST to 200", acknowledged);
     print("POST to frame", delivered);
+    print("recent-logs", read);
 }
 
 fn print(what: &str, mut times: Vec<Duration>) {
     times.sort();
     let at = |percent: usize| times[times.len() * percent / 100];
     println!(
-        "{what}: p50 {:?}, p99 {:?}, over {} messages",
+        "{what}: p50 {:?}, p99 {:?}, over {}",
         at(50),
         at(99),
         times.len()

@@ -23,10 +23,9 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 /// The largest response of a function, in bytes ("Lambda quotas": 6 MB).
 const MAX_ANSWER: usize = 6 * 1024 * 1024;
 
-/// The most concurrent calls by requests; further ones wait. On Lambda the
-/// account's concurrency limits them. Each call takes two descriptors for its
-/// connection to the database, both ends of which are here, and the SDK keeps a
-/// connection for 90 s.
+/// The most concurrent calls by requests; further ones wait, so that the memory
+/// of their answers is bounded. On Lambda the account's concurrency limits
+/// them.
 pub const PLACES: usize = 64;
 
 /// The clients and the memory of the functions. On Lambda each has its own.
