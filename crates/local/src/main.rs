@@ -14,6 +14,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// The most log lines kept while stderr is stuck. Further lines are lost, so
 /// that nothing waits for them.
 const KEPT_LINES: usize = 1000;

@@ -38,6 +38,10 @@ use crate::{http_api, websocket_api};
 /// APIs": 30 s for a whole request).
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// The most bytes of a request that wait unread in a connection's buffer, and
+/// so the most of its headers (10,240 on API Gateway).
+const MAX_BUFFER: usize = 64 * 1024;
+
 /// How long a connection may wait for its next request.
 const IDLE: Duration = Duration::from_secs(10 * 60);
 
@@ -206,6 +210,7 @@ async fn answer_requests(
     let mut connection = http1::Builder::new()
         // A client may shut its sending side after its request.
         .half_close(true)
+        .max_buf_size(MAX_BUFFER)
         .timer(TokioTimer::new())
         .header_read_timeout(REQUEST_TIMEOUT)
         .serve_connection(TokioIo::new(stream), service);

@@ -139,6 +139,40 @@ fn the_server_recovers_from_running_out_of_descriptors() {
     late.reads("x");
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn large_bodies_take_bounded_memory_however_many_come_and_it_is_given_back() {
+    let process = Process::start(&["--port", "0"]);
+    let megabytes = |name: &str| {
+        let status = format!("/proc/{}/status", process.child.id());
+        let status = std::fs::read_to_string(status).unwrap();
+        let line = status.lines().find(|line| line.starts_with(name)).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() / 1024
+    };
+    let before = megabytes("VmRSS");
+    let body = format!(
+        r#"{{"site":"tst","log_message":"x","more":"{}"}}"#,
+        "x".repeat(3_000_000)
+    );
+    std::thread::scope(|scope| {
+        for _ in 0..30 {
+            scope.spawn(|| {
+                let answer = process.request("POST /newlog", &body);
+                assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+            });
+        }
+    });
+    // Two at a time, each a few times over: read, encoded, decoded.
+    let most = megabytes("VmHWM");
+    assert!(most < before + 100, "{before}, {most}");
+    let deadline = Instant::now() + PATIENCE;
+    while megabytes("VmRSS") > before + 30 {
+        assert!(Instant::now() < deadline, "{before}, {}", megabytes("VmRSS"));
+        process.request("GET /metrics", "");
+        sleep(Duration::from_millis(10));
+    }
+}
+
 /// A server started with a limit on open files, in the words of `ulimit`.
 fn with_descriptors(limit: &str) -> Command {
     let mut command = Command::new("sh");
