@@ -38,8 +38,8 @@ pub const ROUTES: [(Method, &str, Function); 3] = [
 /// The largest body, in bytes ("Quotas for HTTP APIs": payload size, 10 MB).
 const MAX_BODY: usize = 10 * 1024 * 1024;
 
-/// The size from which bodies are read a few at a time. No message that newlog
-/// accepts is larger.
+/// The size from which bodies are read one at a time, so that their memory is
+/// bounded however many come. Messages are smaller.
 const LARGE_BODY: usize = 256 * 1024;
 
 /// How much of an oversized body is read and dropped, so that its sender gets
@@ -72,15 +72,15 @@ pub async fn answer(app: Arc<App>, peer: SocketAddr, request: Request) -> Respon
 
 /// The requests' bodies on their way in.
 pub struct Bodies {
-    /// The permits of large ones, so that their memory is bounded however many
-    /// come.
+    /// The permit of large ones: one at a time, which takes about ten times its
+    /// size while it is decoded and parsed.
     large: Semaphore,
 }
 
 impl Default for Bodies {
     fn default() -> Self {
         Self {
-            large: Semaphore::new(2),
+            large: Semaphore::new(1),
         }
     }
 }
