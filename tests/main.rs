@@ -14,6 +14,7 @@ mod api {
     mod load;
     mod newlog;
     mod online_users;
+    mod openapi;
     mod recent_logs;
     mod vectors;
     mod websocket;
@@ -22,6 +23,7 @@ mod api {
 mod inside {
     mod broadcaster;
     mod connections;
+    mod hostile;
     mod outage;
     mod recorder;
     mod server;
