@@ -55,13 +55,18 @@ async fn a_level_becomes_one_of_pythons_in_lower_case() {
     let site = unique("tst");
     let levels = [
         (json!("DEBUG"), "debug"),
+        (json!("FINEST"), "debug"),
         (json!("Info"), "info"),
+        (json!("notice"), "info"),
+        (json!("typo"), "info"),
         (json!("WARN"), "warning"),
-        (json!("warning"), "warning"),
+        (json!("WARNING "), "warning"),
         (json!("ERROR"), "error"),
+        (json!("SEVERE"), "error"),
+        (json!("err"), "error"),
         (json!("fatal"), "critical"),
         (json!("CRITICAL"), "critical"),
-        (json!("notice"), "info"),
+        (json!("emerg"), "critical"),
         (json!(""), "info"),
         (Value::Null, "info"),
     ];
@@ -240,16 +245,101 @@ async fn a_callers_mistake_is_named_and_the_next_message_is_accepted() {
     assert_eq!(deployment.recent_texts(&site).await, ["still here"]);
 }
 
+// PowerShell 5 and `curl.exe` send these.
 #[tokio::test]
-async fn invalid_utf8_is_refused() {
+async fn a_body_is_read_in_any_encoding_that_windows_writes() {
     let deployment = Deployment::start().await;
-    let request = deployment
-        .request("POST", "/newlog")
-        .header("content-type", "application/octet-stream")
-        .body(b"{\"site\":\"tst\",\"log_message\":\"\xff\"}".to_vec());
-    let answer = deployment.send(request).await;
-    assert_eq!(answer.status, 400);
-    assert!(answer.error().contains("JSON"));
+    let site = unique("tst");
+    let object = |text, timestamp| {
+        json!({"site": site, "log_message": text, "timestamp": timestamp}).to_string()
+    };
+    let utf_16 = |text: String, to_bytes: fn(u16) -> [u8; 2]| -> Vec<u8> {
+        text.encode_utf16().flat_map(to_bytes).collect()
+    };
+    let windows_1252 = |text: String| -> Vec<u8> {
+        text.chars()
+            .map(|c| if c == '–' { 0x96 } else { c as u8 })
+            .collect()
+    };
+    for body in [
+        format!("\u{feff}{}", object("5 °C – 🔭", 1)).into_bytes(),
+        utf_16(
+            format!("\u{feff}{}", object("5 °C – 🔭", 2)),
+            u16::to_le_bytes,
+        ),
+        utf_16(
+            format!("\u{feff}{}", object("5 °C – 🔭", 3)),
+            u16::to_be_bytes,
+        ),
+        utf_16(object("5 °C – 🔭", 4), u16::to_le_bytes),
+        windows_1252(object("5 °C – é", 5)),
+    ] {
+        let request = deployment.request("POST", "/newlog").body(body);
+        let answer = deployment.send(request).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+    }
+    assert_eq!(
+        deployment.recent_texts(&site).await,
+        [
+            "5 °C – é",
+            "5 °C – 🔭",
+            "5 °C – 🔭",
+            "5 °C – 🔭",
+            "5 °C – 🔭"
+        ]
+    );
+}
+
+// `logging.handlers.HTTPHandler` sends every attribute of a record.
+#[tokio::test]
+async fn a_form_is_read_whatever_its_content_type() {
+    let deployment = Deployment::start().await;
+    let site = unique("tst");
+    let mut client = deployment.connect(&site).await;
+    let form = format!(
+        "name=root&levelno=40&exc_info=None&site={site}&log_level=ERROR&log_message=5+%C2%B0C%26%0A"
+    );
+    let types = [
+        Some("application/x-www-form-urlencoded"),
+        Some("text/plain"),
+        None,
+    ];
+    for (second, content_type) in types.iter().enumerate() {
+        let body = format!("{form}&timestamp=160451406{second}.25");
+        let mut request = deployment.request("POST", "/newlog").body(body);
+        if let Some(content_type) = content_type {
+            request = request.header("content-type", *content_type);
+        }
+        assert_eq!(deployment.send(request).await.status, 200);
+        assert_eq!(
+            client.next().await,
+            json!({
+                "site": site,
+                "message": "5 °C&\n",
+                "log_level": "error",
+                "timestamp": format!("160451406{second}"),
+                "id": format!("160451406{second}.250000"),
+            })
+        );
+    }
+
+    let earliest = now();
+    let answer = deployment.post(format!("{form}&timestamp=")).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let timestamp = client.next().await["timestamp"].clone();
+    assert!(timestamp.as_str().unwrap().parse::<u64>().unwrap() >= earliest);
+
+    for (body, named) in [
+        ("name=root&msg=x", "'site'"),
+        ("site=&log_message=x", "'site'"),
+        ("site=tst", "'log_message'"),
+        ("site=tst&log_message=x&timestamp=None", "'timestamp'"),
+    ] {
+        let answer = deployment.post(body).await;
+        assert_eq!(answer.status, 400, "{body}: {answer:?}");
+        let error = answer.error();
+        assert!(error.contains(named), "{body}: {error}");
+    }
 }
 
 #[tokio::test]
@@ -260,7 +350,10 @@ async fn the_last_of_duplicate_keys_wins_and_unknown_fields_are_ignored() {
         r#"{{"site":"other","site":"{site}","log_message":5,"log_message":"x","TimeToLive":1,"id":"7"}}"#
     );
     assert_eq!(deployment.post(body).await.status, 200);
-    assert_eq!(deployment.recent_texts(&site).await, ["x"]);
+    let form =
+        format!("site=other&site={site}&log_message=x&log_message=y&timestamp=x&timestamp=1");
+    assert_eq!(deployment.post(form).await.status, 200);
+    assert_eq!(deployment.recent_texts(&site).await, ["x", "y"]);
 }
 
 #[tokio::test]

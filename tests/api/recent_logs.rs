@@ -31,6 +31,18 @@ fn next(answer: &Answer) -> Option<&str> {
 }
 
 #[tokio::test]
+async fn a_query_that_is_not_utf8_is_read_as_windows_1252_like_a_body() {
+    let deployment = Deployment::start().await;
+    let site = unique("tür");
+    deployment.log(&site, "x", json!(1)).await;
+    for written in ["%C3%BC", "%FC"] {
+        let query = format!("?limit=1&site={}", site.replace('ü', written));
+        let pages = walk(&deployment, &query).await;
+        assert_eq!(texts(&pages[0]), ["x"], "{query}");
+    }
+}
+
+#[tokio::test]
 async fn messages_later_than_after_time_come_newest_first() {
     let deployment = Deployment::start().await;
     let site = unique("tst");

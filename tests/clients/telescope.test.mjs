@@ -1,4 +1,5 @@
-// The scripts at the telescopes: Python's requests, without a Content-Type.
+// The scripts at the telescopes: Python's requests, without a Content-Type, and
+// the HTTPHandler of Python's logging.
 
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
@@ -38,4 +39,22 @@ test('Messages sent back to back by a telescope are accepted, arrive in order an
     history.reverse(),
     frontend.frames.map(({ message, log_level, id }) => ({ message, log_level, timestamp: Number(id), id })),
   );
+});
+
+test("Lines logged with Python's HTTPHandler arrive with their text, level and time", async (t) => {
+  const site = newSite();
+  const frontend = await Frontend.connect(t, site);
+  const before = Date.now() / 1000;
+
+  await promisify(execFile)(beside('.venv/bin/python'), [beside('http_handler.py'), `${httpUrl}/newlog`, site]);
+
+  await frontend.untilShown(5);
+  const after = Date.now() / 1000;
+  assert.deepEqual(
+    frontend.frames.map(({ message, log_level }) => [message, log_level]),
+    ['debug', 'info', 'warning', 'error', 'critical'].map((level, number) => [`${number} & more: -5.5°C, “R” = 100 %`, level]),
+  );
+  for (const { id } of frontend.frames) {
+    assert.ok(before - 0.001 <= Number(id) && Number(id) <= after + 0.001, `${id} is the record's own time`);
+  }
 });

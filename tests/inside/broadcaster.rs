@@ -348,16 +348,6 @@ async fn a_record_that_cannot_be_read_is_skipped_and_blocks_nothing() {
         .unwrap()
         .remove("NewImage");
     let records = json!([
-        changed(
-            good.clone(),
-            &format!("{image}/log_level"),
-            json!({"NULL": true})
-        ),
-        changed(
-            good.clone(),
-            &format!("{image}/log_level"),
-            json!({"N": "5"})
-        ),
         changed(good.clone(), &format!("{image}/message"), json!({"N": "5"})),
         changed(
             good.clone(),

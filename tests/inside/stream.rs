@@ -10,20 +10,55 @@ use crate::support::now;
 
 // In the original, a level of NULL stopped broadcasts for up to a day.
 #[tokio::test]
-async fn an_unreadable_row_does_not_block_others() {
+async fn a_row_that_lacks_a_level_or_a_text_is_sent_and_an_unreadable_one_blocks_nothing() {
     let (deployment, tables) = deployment_and_tables().await;
     let mut client = deployment.connect("tst").await;
-    for (key, level) in [("1", AttributeValue::Null(true)), ("2", n(5))] {
-        let row = [
+    let null = AttributeValue::Null(true);
+    for (key, attributes) in [
+        ("1", vec![("message", s("no level"))]),
+        (
+            "2",
+            vec![("message", s("NULL")), ("log_level", null.clone())],
+        ),
+        ("3", vec![("message", s("number")), ("log_level", n(5))]),
+        ("4", vec![("message", n(5)), ("log_level", s("error"))]),
+        ("5", vec![("message", null), ("log_level", s("error"))]),
+        ("6", vec![("log_level", s("ERR"))]),
+    ] {
+        let key = [
             ("site", s("tst")),
             ("timestamp", n(key)),
-            ("message", s("x")),
-            ("log_level", level),
             ("TimeToLive", n(now() + 1000)),
         ];
+        let row: Vec<_> = attributes.into_iter().chain(key).collect();
         tables.put(MESSAGES_TABLE, row).await;
     }
-    deployment.no_frame_until_now("tst", &mut client).await;
+    let expected = [
+        ["no level", "info", "1"],
+        ["NULL", "info", "2"],
+        ["number", "info", "3"],
+        ["", "error", "5"],
+        ["", "error", "6"],
+    ];
+    for [message, log_level, timestamp] in expected {
+        assert_eq!(
+            client.next().await,
+            json!({
+                "site": "tst",
+                "message": message,
+                "log_level": log_level,
+                "timestamp": timestamp,
+                "id": format!("{timestamp}.000000"),
+            })
+        );
+    }
+    let recent = deployment.recent("tst").await;
+    let recent: Vec<_> = recent
+        .iter()
+        .rev()
+        .map(|entry| [&entry["message"], &entry["log_level"]].map(|v| v.as_str().unwrap()))
+        .collect();
+    assert_eq!(recent, expected.map(|[message, level, _]| [message, level]));
 }
 
 #[tokio::test]

@@ -23,13 +23,14 @@ impl Tables {
         }
     }
 
-    pub async fn put<const N: usize>(&self, table: &str, row: [(&str, AttributeValue); N]) {
-        let row = row.map(|(name, value)| (name.to_owned(), value));
-        let put = self
-            .client
-            .put_item()
-            .table_name(table)
-            .set_item(Some(Row::from(row)));
+    pub async fn put<'a>(
+        &self,
+        table: &str,
+        row: impl IntoIterator<Item = (&'a str, AttributeValue)>,
+    ) {
+        let row = row.into_iter();
+        let row = row.map(|(name, value)| (name.to_owned(), value)).collect();
+        let put = self.client.put_item().table_name(table).set_item(Some(row));
         put.send().await.unwrap();
     }
 

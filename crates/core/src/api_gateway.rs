@@ -10,6 +10,7 @@ use lambda_http::request::RequestContext;
 use lambda_http::{Body, Request, Response};
 use serde::Serialize;
 
+use crate::text::form_fields;
 use crate::{Error, message};
 
 /// The id of the connection that an event of the WebSocket API belongs to;
@@ -30,12 +31,7 @@ pub struct Query(Vec<(String, String)>);
 impl Query {
     /// Decodes a request's query string (`application/x-www-form-urlencoded`).
     pub fn of(request: &Request) -> Self {
-        let raw = request.uri().query().unwrap_or_default();
-        Self(
-            form_urlencoded::parse(raw.as_bytes())
-                .into_owned()
-                .collect(),
-        )
+        Self(form_fields(request.uri().query().unwrap_or_default()).collect())
     }
 
     /// The value of a parameter; an empty one counts as missing.

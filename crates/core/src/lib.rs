@@ -22,6 +22,7 @@ pub mod messages;
 pub mod placement;
 pub mod sort_key;
 pub mod table;
+pub mod text;
 
 pub use backoff::backoff;
 pub use connections::{Connection, Connections};

@@ -7,6 +7,7 @@ use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
+use crate::text::{decode, form_fields};
 use crate::{Error, SortKey};
 
 /// The longest `site`, in bytes: the limit of a key in the connections
@@ -25,31 +26,50 @@ pub enum Level {
     Debug,
     /// `info`
     Info,
-    /// `warning`, also sent as `warn`
+    /// `warning`
     Warning,
     /// `error`
     Error,
-    /// `critical`, also sent as `fatal`
+    /// `critical`
     Critical,
 }
 
+/// What loggers call the levels: Python's `logging`, syslog, Java's
+/// `java.util.logging` and log4j, and .NET. The contract has this table too.
+const LEVEL_NAMES: [(Level, &[&str]); 5] = [
+    (
+        Level::Debug,
+        &["debug", "trace", "verbose", "fine", "finer", "finest"],
+    ),
+    (
+        Level::Info,
+        &["info", "information", "informational", "notice", "config"],
+    ),
+    (Level::Warning, &["warning", "warn"]),
+    (Level::Error, &["error", "err", "severe"]),
+    (
+        Level::Critical,
+        &[
+            "critical",
+            "crit",
+            "fatal",
+            "alert",
+            "emerg",
+            "emergency",
+            "panic",
+        ],
+    ),
+];
+
 impl Level {
-    /// The level with this name, in any case; `None` for an unknown name.
+    /// The level that a logger calls so, in any case and with any white space
+    /// around; `None` for an unknown name.
     pub fn from_name(name: &str) -> Option<Self> {
-        let is = |known: &str| name.eq_ignore_ascii_case(known);
-        Some(if is("debug") {
-            Self::Debug
-        } else if is("info") {
-            Self::Info
-        } else if is("warning") || is("warn") {
-            Self::Warning
-        } else if is("error") {
-            Self::Error
-        } else if is("critical") || is("fatal") {
-            Self::Critical
-        } else {
-            return None;
-        })
+        let name = name.trim();
+        LEVEL_NAMES
+            .iter()
+            .find(|(_, names)| names.iter().any(|known| known.eq_ignore_ascii_case(name)))
+            .map(|(level, _)| *level)
     }
 
     /// The name that is stored and sent.
@@ -80,14 +100,16 @@ pub struct Message {
 
 impl Message {
     /// Reads the body of a newlog request, from HTTP or a WebSocket:
-    /// `{"site": "…", "log_message": "…", "log_level": "…", "timestamp": …}`.
+    /// `{"site": "…", "log_message": "…", "log_level": "…", "timestamp": …}`,
+    /// or the same fields as a form. [`decode`] says which encodings are read.
     /// `arrival` is the time of a message without a timestamp.
     ///
     /// # Errors
     /// [`Error::Invalid`] names the field that is missing or malformed;
     /// [`Error::TooLarge`] if the message is too large for a WebSocket frame.
     pub fn from_json(body: &[u8], arrival: SortKey) -> Result<Self, Error> {
-        let fields: Fields = serde_json::from_slice(body).map_err(|error| not_an_object(&error))?;
+        let body = decode(body);
+        let fields = Fields::of(&body)?;
 
         let site = string("site", fields.site)?;
         if site.is_empty() {
@@ -146,7 +168,7 @@ impl Message {
 /// `log_level` `error`, the current time, and no `id`, so that it is always
 /// shown. `site` is the one named in the client's frame, if any.
 pub fn error_frame(sent: &[u8], text: &str) -> String {
-    let site = serde_json::from_slice::<Fields>(sent)
+    let site = Fields::of(&decode(sent))
         .ok()
         .and_then(|fields| string("site", fields.site).ok())
         .filter(|site| site.len() <= MAX_SITE_BYTES)
@@ -179,13 +201,59 @@ fn to_json(value: &impl Serialize) -> String {
 
 /// The unchecked fields of a newlog request. `Deserialize` is hand-written
 /// because the derived one rejects duplicate keys; most JSON parsers keep the
-/// last. Raw values, so that numbers keep all their digits.
+/// last.
 #[derive(Default)]
 struct Fields<'a> {
-    site: Option<&'a RawValue>,
-    log_message: Option<&'a RawValue>,
-    log_level: Option<&'a RawValue>,
-    timestamp: Option<&'a RawValue>,
+    site: Option<Field<'a>>,
+    log_message: Option<Field<'a>>,
+    log_level: Option<Field<'a>>,
+    timestamp: Option<Field<'a>>,
+}
+
+/// A field as it was sent.
+enum Field<'a> {
+    /// Raw, so that a number keeps all its digits.
+    Json(&'a RawValue),
+    Form(String),
+}
+
+impl<'a> Fields<'a> {
+    /// Reads a form if the body begins like one, else JSON.
+    fn of(body: &'a str) -> Result<Self, Error> {
+        if !is_form(body) {
+            return serde_json::from_str(body).map_err(|error| not_an_object(&error));
+        }
+        let mut fields = Self::default();
+        for (name, value) in form_fields(body.trim()) {
+            if let Some(field) = fields.named(&name) {
+                *field = Some(Field::Form(value));
+            }
+        }
+        Ok(fields)
+    }
+
+    fn named(&mut self, name: &str) -> Option<&mut Option<Field<'a>>> {
+        match name {
+            "site" => Some(&mut self.site),
+            "log_message" => Some(&mut self.log_message),
+            "log_level" => Some(&mut self.log_level),
+            "timestamp" => Some(&mut self.timestamp),
+            _ => None,
+        }
+    }
+}
+
+/// Whether a body is `name=value…`. Not told by the Content-Type, because curl
+/// calls every body a form.
+fn is_form(body: &str) -> bool {
+    let name = body.split_once('=').map(|(name, _)| name.trim_start());
+    name.is_some_and(|name| {
+        !name.is_empty()
+            && name
+                .chars()
+                .all(|c| c.is_ascii_alphanumeric() || "-._*+%&[]".contains(c))
+            && !name.starts_with('[')
+    })
 }
 
 impl<'de> Deserialize<'de> for Fields<'de> {
@@ -202,17 +270,12 @@ impl<'de> Deserialize<'de> for Fields<'de> {
             fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Self::Value, M::Error> {
                 let mut fields = Fields::default();
                 while let Some(name) = map.next_key::<std::borrow::Cow<'de, str>>()? {
-                    let field = match name.as_ref() {
-                        "site" => &mut fields.site,
-                        "log_message" => &mut fields.log_message,
-                        "log_level" => &mut fields.log_level,
-                        "timestamp" => &mut fields.timestamp,
-                        _ => {
+                    match fields.named(&name) {
+                        Some(field) => *field = Some(Field::Json(map.next_value()?)),
+                        None => {
                             map.next_value::<IgnoredAny>()?;
-                            continue;
                         }
-                    };
-                    *field = Some(map.next_value()?);
+                    }
                 }
                 Ok(fields)
             }
@@ -237,11 +300,15 @@ fn not_an_object(error: &serde_json::Error) -> Error {
     })
 }
 
-fn string(name: &str, value: Option<&RawValue>) -> Result<String, Error> {
-    let Some(raw) = value.map(RawValue::get) else {
-        return Err(Error::Invalid(format!(
-            "'{name}' is missing; expected a string."
-        )));
+fn string(name: &str, value: Option<Field>) -> Result<String, Error> {
+    let raw = match value {
+        Some(Field::Form(text)) => return Ok(text),
+        Some(Field::Json(raw)) => raw.get(),
+        None => {
+            return Err(Error::Invalid(format!(
+                "'{name}' is missing; expected a string."
+            )));
+        }
     };
     serde_json::from_str(raw).map_err(|_| {
         Error::Invalid(if raw.starts_with('"') {
@@ -252,13 +319,13 @@ fn string(name: &str, value: Option<&RawValue>) -> Result<String, Error> {
     })
 }
 
-fn level(value: Option<&RawValue>) -> Result<Level, Error> {
+fn level(value: Option<Field>) -> Result<Level, Error> {
     let name = match value {
         None => return Ok(Level::Info),
-        Some(raw) if raw.get() == "null" => return Ok(Level::Info),
+        Some(Field::Json(raw)) if raw.get() == "null" => return Ok(Level::Info),
         Some(_) => string("log_level", value)?,
     };
-    if name.is_empty() {
+    if name.trim().is_empty() {
         return Ok(Level::Info);
     }
     Ok(Level::from_name(&name).unwrap_or_else(|| {
@@ -268,15 +335,17 @@ fn level(value: Option<&RawValue>) -> Result<Level, Error> {
     }))
 }
 
-fn timestamp(value: Option<&RawValue>, arrival: SortKey) -> Result<SortKey, Error> {
-    let raw = match value.map(RawValue::get) {
-        None | Some("null") => return Ok(arrival),
-        Some(raw) => raw,
-    };
-    // One rule reads both: a string holds exactly the number's text.
-    let text = match serde_json::from_str::<String>(raw) {
-        Ok(text) => text,
-        Err(_) => raw.to_owned(),
+fn timestamp(value: Option<Field>, arrival: SortKey) -> Result<SortKey, Error> {
+    // One rule reads all: a string holds exactly the number's text.
+    let text = match value {
+        None => return Ok(arrival),
+        Some(Field::Json(raw)) if raw.get() == "null" => return Ok(arrival),
+        // A form cannot say null.
+        Some(Field::Form(text)) if text.is_empty() => return Ok(arrival),
+        Some(Field::Form(text)) => text,
+        Some(Field::Json(raw)) => {
+            serde_json::from_str(raw.get()).unwrap_or_else(|_| raw.get().to_owned())
+        }
     };
     SortKey::from_seconds(&text).map_err(|error| Error::Invalid(format!("'timestamp': {error}.")))
 }
@@ -324,25 +393,50 @@ mod tests {
     }
 
     #[test]
-    fn levels_are_pythons_in_any_case_and_a_typo_is_stored_as_info() {
+    fn every_loggers_name_of_a_level_is_known_and_a_typo_is_stored_as_info() {
         let level = |level: Value| {
             read(json!({"site": "t", "log_message": "", "log_level": level}).to_string())
                 .map(|m| m.level)
         };
-        for (sent, kept) in [
-            (json!("DEBUG"), Level::Debug),
-            (json!("Info"), Level::Info),
-            (json!("warn"), Level::Warning),
-            (json!("WARNING"), Level::Warning),
-            (json!("error"), Level::Error),
-            (json!("FATAL"), Level::Critical),
-            (json!("critical"), Level::Critical),
-            (json!("wraning"), Level::Info),
-            (json!(""), Level::Info),
-            (json!(null), Level::Info),
+        for (kept, names) in [
+            (
+                Level::Debug,
+                &["DEBUG", "Trace", "verbose", "FINE", "FINER", "FINEST"][..],
+            ),
+            (
+                Level::Info,
+                &[
+                    "Info",
+                    "Information",
+                    "informational",
+                    "notice",
+                    "CONFIG",
+                    "wraning",
+                    "3",
+                    "",
+                    " ",
+                ],
+            ),
+            (Level::Warning, &["WARNING", "warn", "WARNING ", "\tWarn\n"]),
+            (Level::Error, &["error", "ERR", "SEVERE"]),
+            (
+                Level::Critical,
+                &[
+                    "critical",
+                    "crit",
+                    "FATAL",
+                    "alert",
+                    "emerg",
+                    "Emergency",
+                    "panic",
+                ],
+            ),
         ] {
-            assert_eq!(level(sent.clone()).unwrap(), kept, "{sent}");
+            for name in names {
+                assert_eq!(level(json!(name)).unwrap(), kept, "{name:?}");
+            }
         }
+        assert_eq!(level(Value::Null).unwrap(), Level::Info);
         for wrong in [json!(5), json!(true), json!(["info"]), json!({})] {
             let error = level(wrong.clone()).unwrap_err().to_string();
             assert!(error.contains("'log_level'"), "{wrong}: {error}");
@@ -414,11 +508,17 @@ mod tests {
             ("", "not valid JSON"),
             ("{'site': 'tst'}", "not valid JSON"),
             (&"[".repeat(100_000), "not a JSON object"),
+            ("[1]=2", "not a JSON object"),
+            ("'{site=", "not valid JSON"),
+            ("name=tst", "'site' is missing"),
+            ("site=&log_message=x", "'site' is empty"),
+            ("site=t", "'log_message' is missing"),
+            ("log%5Fmessage=x", "'site' is missing"),
+            ("site=t&log_message=x&timestamp=None", "'timestamp'"),
         ] {
             let refusal = refusal(body);
             assert!(refusal.contains(field), "{body:.80}: {refusal}");
         }
-        assert!(refusal(b"{\"site\":\"\xff\",\"log_message\":\"\"}").contains("not valid JSON"));
         let long = json!({"site": "é".repeat(513), "log_message": ""}).to_string();
         assert!(refusal(long).contains("'site' is 1026 bytes"));
     }
@@ -431,6 +531,27 @@ mod tests {
             "]".repeat(1000)
         );
         assert_eq!(read(body).unwrap().site, "b");
+    }
+
+    #[test]
+    fn a_form_is_read_like_an_object_with_strings() {
+        let form = "\n&log_level=WARN&timestamp=7&levelno=30&a%5B%5D=1&timestamp=1604514063.25&site=t&log_message=%C2%B0+%25%20%26\r\n";
+        let expected = Message {
+            site: "t".into(),
+            text: "° % &".into(),
+            level: Level::Warning,
+            key: SortKey::from_seconds("1604514063.25").unwrap(),
+        };
+        assert_eq!(read(form).unwrap(), expected);
+        let latin = form.replace("%C2%B0", "%B0");
+        assert_eq!(read(latin).unwrap(), expected);
+        let utf16: Vec<u8> = form.encode_utf16().flat_map(u16::to_le_bytes).collect();
+        assert_eq!(read(utf16).unwrap(), expected);
+
+        let bare = read("log_message&site=t&log_level=&timestamp=").unwrap();
+        assert_eq!(bare.text, "");
+        assert_eq!(bare.level, Level::Info);
+        assert_eq!(bare.key.to_string(), "7.500000");
     }
 
     #[test]
@@ -469,6 +590,9 @@ mod tests {
         assert_eq!(frame["site"], "tst");
         assert_eq!(frame["log_level"], "error");
         assert!(frame.get("id").is_none());
+        let latin = error_frame(b"{\"site\":\"t\xfcr\"}", "no");
+        let frame: Value = serde_json::from_str(&latin).unwrap();
+        assert_eq!(frame["site"], "tür");
         let frame: Value = serde_json::from_str(&error_frame(b"not json", "no")).unwrap();
         assert_eq!(frame["site"], "");
     }

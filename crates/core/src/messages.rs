@@ -180,14 +180,7 @@ impl Messages {
             .client
             .put_item()
             .table_name(&self.table)
-            .item(SITE, AttributeValue::S(message.site.clone()))
-            .item(TIMESTAMP, number(key))
-            .item(MESSAGE, AttributeValue::S(message.text.clone()))
-            .item(
-                LOG_LEVEL,
-                AttributeValue::S(message.level.name().to_owned()),
-            )
-            .item(TIME_TO_LIVE, number(expires))
+            .set_item(Some(to_item(message, key, expires)))
             .condition_expression("attribute_not_exists(#key)")
             .expression_attribute_names("#key", SITE)
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
@@ -325,14 +318,34 @@ impl Messages {
     }
 }
 
-/// The message of a row, from the table or the stream; `None` if an attribute
-/// is missing or of another type.
+/// The attributes of a message's row. `expires` is in Unix seconds.
+pub fn to_item(message: &Message, key: SortKey, expires: u64) -> Item {
+    let level = message.level.name().to_owned();
+    [
+        (SITE, AttributeValue::S(message.site.clone())),
+        (TIMESTAMP, number(key)),
+        (MESSAGE, AttributeValue::S(message.text.clone())),
+        (LOG_LEVEL, AttributeValue::S(level)),
+        (TIME_TO_LIVE, number(expires)),
+    ]
+    .map(|(name, value)| (name.to_owned(), value))
+    .into()
+}
+
+/// The message of a row, from the table or the stream. Somebody else may have
+/// written it: a missing or unreadable level is `info`, and a text that is
+/// missing or NULL is empty. `None` if the key or the text is of another type.
 pub fn from_item(item: &Item) -> Option<Message> {
-    let level = item.get(LOG_LEVEL)?.as_s().ok()?;
+    let level = item.get(LOG_LEVEL).and_then(|level| level.as_s().ok());
     Some(Message {
         site: item.get(SITE)?.as_s().ok()?.clone(),
-        text: item.get(MESSAGE)?.as_s().ok()?.clone(),
-        level: Level::from_name(level).unwrap_or(Level::Info),
+        text: match item.get(MESSAGE) {
+            None | Some(AttributeValue::Null(_)) => String::new(),
+            Some(text) => text.as_s().ok()?.clone(),
+        },
+        level: level
+            .and_then(|name| Level::from_name(name))
+            .unwrap_or(Level::Info),
         key: stored_key(item)?,
     })
 }
@@ -368,4 +381,49 @@ pub(crate) fn now() -> u64 {
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default()
         .as_secs()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_says_what_its_message_was_and_what_it_lacks_has_a_default() {
+        let message = Message {
+            site: "tst".into(),
+            text: "x".into(),
+            level: Level::Error,
+            key: SortKey::MAX,
+        };
+        let row = to_item(&message, message.key, 7);
+        assert_eq!(from_item(&row).as_ref(), Some(&message));
+        let changed = |name: &str, value: Option<AttributeValue>| {
+            let mut row = row.clone();
+            match value {
+                Some(value) => row.insert(name.to_owned(), value),
+                None => row.remove(name),
+            };
+            from_item(&row)
+        };
+        let null = AttributeValue::Null(true);
+        let five = AttributeValue::N("5".into());
+        let loud = AttributeValue::S(" CRIT".into());
+        for (level, read) in [
+            (None, Level::Info),
+            (Some(null.clone()), Level::Info),
+            (Some(five.clone()), Level::Info),
+            (Some(loud), Level::Critical),
+        ] {
+            assert_eq!(changed(LOG_LEVEL, level).unwrap().level, read);
+        }
+        for text in [None, Some(null)] {
+            assert_eq!(changed(MESSAGE, text).unwrap().text, "");
+        }
+        for name in [SITE, MESSAGE] {
+            assert_eq!(changed(name, Some(five.clone())), None);
+        }
+        for name in [SITE, TIMESTAMP] {
+            assert_eq!(changed(name, None), None);
+        }
+    }
 }
