@@ -157,10 +157,10 @@ fn large_bodies_take_bounded_memory_however_many_come_and_it_is_given_back() {
     let before = megabytes("VmRSS");
     let body = format!(
         r#"{{"site":"tst","log_message":"x","more":"{}"}}"#,
-        "x".repeat(3_000_000)
+        "x".repeat(9_000_000)
     );
     std::thread::scope(|scope| {
-        for _ in 0..30 {
+        for _ in 0..8 {
             scope.spawn(|| {
                 let answer = process.request("POST /newlog", &body);
                 assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
@@ -169,9 +169,9 @@ fn large_bodies_take_bounded_memory_however_many_come_and_it_is_given_back() {
     });
     // One at a time, a few times over: read, encoded, decoded.
     let most = megabytes("VmHWM");
-    assert!(most < before + 60, "{before}, {most}");
+    assert!(most < before + 150, "{before}, {most}");
     let deadline = Instant::now() + PATIENCE;
-    while megabytes("VmRSS") > before + 30 {
+    while megabytes("VmRSS") > before + 50 {
         assert!(
             Instant::now() < deadline,
             "{before}, {}",
