@@ -317,12 +317,13 @@ async fn a_client_cannot_call_the_gateways_own_routes() {
 }
 
 #[tokio::test]
-async fn invalid_utf8_is_refused_even_as_json() {
+async fn windows_1252_is_read_even_as_json() {
     let deployment = Deployment::of(server().await);
     let request = deployment.request("POST", "/newlog");
     let request = request.header("content-type", "application/json");
-    let body = b"{\"site\":\"tst\",\"log_message\":\"\xff\"}".to_vec();
-    assert_eq!(deployment.send(request.body(body)).await.status, 400);
+    let body = b"{\"site\":\"tst\",\"log_message\":\"12 \xb0C\"}".to_vec();
+    assert_eq!(deployment.send(request.body(body)).await.status, 200);
+    assert_eq!(deployment.recent_texts("tst").await, ["12 °C"]);
 }
 
 #[tokio::test]
