@@ -94,7 +94,7 @@ struct Arguments {
     clients: usize,
 
     /// Messages a second, over all sites.
-    #[arg(long, default_value_t = 100.0)]
+    #[arg(long, default_value_t = 150.0)]
     rate: f64,
 
     /// By how much the rate is multiplied for 3 s of each minute; 1 for none.
