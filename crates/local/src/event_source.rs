@@ -264,6 +264,23 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn the_lowest_failure_is_the_first_in_the_batch_whatever_the_numbers_are() {
+        let mut undelivered = vec![Batch::new(records(&["30", "7", "200", "7"]))];
+        let batches = RefCell::new(Vec::new());
+        deliver(
+            &mut undelivered,
+            &Metrics::default(),
+            &async |event: Value| {
+                let batch = event["Records"].as_array().unwrap().len();
+                batches.borrow_mut().push(batch);
+                Ok(failed(if batch == 4 { &["200", "7"] } else { &[] }))
+            },
+        )
+        .await;
+        assert_eq!(batches.into_inner(), [4, 3]);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn an_answer_that_cannot_be_read_fails_the_whole_batch() {
         for wrong in [json!(null), json!({}), failed(&["9"])] {
             let batches = given(|_| Ok(wrong.clone())).await;
@@ -374,6 +391,7 @@ mod tests {
     async fn a_record_whose_every_attempt_panics_is_given_up() {
         let mut undelivered = vec![Batch::new(records(&["2"])), Batch::new(records(&["1"]))];
         let (stop, given) = (CancellationToken::new(), RefCell::new(Vec::new()));
+        let metrics = Metrics::default();
         supervise("test", stop.clone(), async || {
             let function = async |event: Value| {
                 let record = sequence_number(&event["Records"][0]).unwrap().to_owned();
@@ -381,7 +399,7 @@ mod tests {
                 assert_eq!(record, "2");
                 Ok(failed(&[]))
             };
-            deliver(&mut undelivered, &Metrics::default(), &function).await;
+            deliver(&mut undelivered, &metrics, &function).await;
             stop.cancel();
             Ok(())
         })
@@ -389,5 +407,6 @@ mod tests {
         let mut expected = vec!["1"; 1 + MAX_RETRIES as usize];
         expected.push("2");
         assert_eq!(given.into_inner(), expected);
+        assert_eq!(metrics.given_up.into_inner(), 1);
     }
 }

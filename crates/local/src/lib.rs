@@ -9,6 +9,8 @@
 mod api_gateway;
 mod database;
 mod event_source;
+#[cfg(test)]
+mod faults;
 mod functions;
 mod http_api;
 mod in_process;

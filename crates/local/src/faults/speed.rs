@@ -1,0 +1,116 @@
+//! How much of the others' faults a healthy client notices.
+
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+
+use super::world::{Fault, Part, Plan, Sickness, Storm, World};
+use super::{Received, connect, post};
+use crate::{App, Options};
+
+/// One of them is silent in the faulty world: 2 %.
+const CLIENTS: usize = 50;
+const MESSAGES: usize = 200;
+
+/// Between two messages.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// The times from POST to frame, sorted: of all frames to the clients that are
+/// healthy.
+async fn times(plan: Plan) -> Vec<Duration> {
+    let is_faulty = !plan.is_calm();
+    let world = World::new(1, plan);
+    let app = App::new(Options::default(), |client| world.around(client));
+    let app = app.await.unwrap();
+    app.start().await.unwrap();
+    let finish = CancellationToken::new();
+    let mut clients = JoinSet::new();
+    for number in 0..CLIENTS {
+        let id = format!("client{number}");
+        let mut outbox = connect(&app, &world, &id, "tst").await.unwrap();
+        if is_faulty && number == 0 {
+            world.falls_sick(&id, Sickness::Silent);
+            continue;
+        }
+        let finish = finish.clone();
+        clients.spawn(async move {
+            let mut frames = Vec::new();
+            let close = outbox.close.clone();
+            loop {
+                tokio::select! {
+                    Some(frame) = outbox.next() => frames.push(Received::read(&frame, "tst")),
+                    () = close.cancelled() => panic!("{id} was closed"),
+                    () = finish.cancelled() => return frames,
+                }
+            }
+        });
+    }
+    // From now on no connection is new.
+    sleep(Duration::from_secs(3)).await;
+    world.begin();
+    let mut posted = Vec::new();
+    let mut posts = JoinSet::new();
+    for number in 0..MESSAGES {
+        posted.push(Instant::now());
+        let app = app.clone();
+        let body = json!({"site": "tst", "log_message": number.to_string(), "timestamp": number});
+        posts.spawn(async move { assert_eq!(post(&app, body.to_string()).await, 200) });
+        sleep(PAUSE).await;
+    }
+    posts.join_all().await;
+    sleep(Duration::from_secs(3)).await;
+    finish.cancel();
+    let mut times = Vec::new();
+    for frames in clients.join_all().await {
+        let mut is_there = vec![false; MESSAGES];
+        for frame in frames {
+            if !std::mem::replace(&mut is_there[frame.number], true) {
+                times.push(frame.at - posted[frame.number]);
+            }
+        }
+        assert!(is_there.iter().all(|is_there| *is_there));
+    }
+    app.stop.cancel();
+    app.tasks.close();
+    app.tasks.wait().await;
+    times.sort();
+    times
+}
+
+fn at(times: &[Duration], part: f64) -> Duration {
+    times[((times.len() - 1) as f64 * part) as usize]
+}
+
+#[tokio::test(start_paused = true)]
+async fn failing_posts_and_dead_connections_at_most_double_the_time_of_the_healthy() {
+    let calm = Plan {
+        database_takes: 5..=5,
+        management_takes: 20..=20,
+        ..Plan::calm()
+    };
+    let faulty = Plan {
+        storms: vec![Storm {
+            part: Part::Management,
+            from: Duration::ZERO,
+            to: Duration::MAX,
+            odds: 0.05,
+            faults: [429, 500, 503].map(Fault::Status).into(),
+        }],
+        ..calm.clone()
+    };
+    let calm = times(calm).await;
+    let faulty = times(faulty).await;
+    for part in [0.5, 0.9, 0.95, 0.99, 1.0] {
+        let (calm, faulty) = (at(&calm, part), at(&faulty, part));
+        println!(
+            "{:3.0} %: {calm:?} without faults, {faulty:?} with",
+            100.0 * part
+        );
+    }
+    for part in [0.5, 0.9] {
+        assert!(at(&faulty, part) <= 2 * at(&calm, part));
+    }
+}
