@@ -248,3 +248,12 @@ async fn what_a_long_outage_makes_undeliverable_is_counted_and_found_in_the_hist
     let history = history(stage.app.clone(), "tst".to_owned()).await;
     assert_eq!(history.unwrap(), [3, 2, 1]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_message_is_stored_through_an_outage_of_two_seconds() {
+    let stage = Stage::new(outage(3, 5)).await;
+    stage.world.begin();
+    sleep(Duration::from_secs(3)).await;
+    stage.send("tst", 1).await;
+    assert!(stage.world.now() >= Duration::from_secs(5));
+}

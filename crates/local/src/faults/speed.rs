@@ -13,7 +13,7 @@ use crate::{App, Options};
 
 /// One of them is silent in the faulty world: 2 %.
 const CLIENTS: usize = 50;
-const MESSAGES: usize = 200;
+const MESSAGES: usize = 100;
 
 /// Between two messages.
 const PAUSE: Duration = Duration::from_millis(100);
