@@ -26,6 +26,11 @@ const FEW: usize = 5;
 /// A post that has waited this long for its answer counts as failing.
 const SLOW: Duration = Duration::from_millis(300);
 
+/// Once nobody else was served for this long, the attempts that others needed
+/// before say nothing about now. Without this limit a connection that keeps
+/// failing after an outage would hold up its batch until the deadline.
+const QUIET: Duration = Duration::from_secs(3);
+
 /// Others of which more than one in so many needed a second attempt are not
 /// going through.
 const RETRIED: usize = 4;
@@ -59,6 +64,8 @@ pub struct Progress(Mutex<State>);
 struct State {
     in_flight_since: Option<Instant>,
     last: Option<Last>,
+    /// When that was.
+    ended: Option<Instant>,
 }
 
 /// How the latest post ended.
@@ -95,14 +102,16 @@ impl Progress {
         *self.lock() = State {
             in_flight_since: None,
             last,
+            ended: Some(Instant::now()),
         };
     }
 
-    fn now(&self, now: Instant) -> Option<Last> {
+    /// How the latest post ended, and when.
+    fn now(&self, now: Instant) -> Option<(Last, Instant)> {
         let state = *self.lock();
         match state.in_flight_since {
-            Some(since) if now - since >= SLOW => Some(Last::Failed),
-            _ => state.last,
+            Some(since) if now - since >= SLOW => Some((Last::Failed, now)),
+            _ => state.last.zip(state.ended),
         }
     }
 
@@ -137,15 +146,20 @@ impl Others {
     pub fn census(&self, but: &Arc<Progress>) -> Census {
         let now = Instant::now();
         let mut census = Census::default();
+        let mut is_quiet = true;
         for other in self.lock().iter().filter(|other| !Arc::ptr_eq(other, but)) {
             match other.now(now) {
                 None => {}
-                Some(Last::Failed) => census.failing += 1,
-                Some(last) => {
+                Some((Last::Failed, _)) => census.failing += 1,
+                Some((last, ended)) => {
                     census.served += 1;
                     census.retried += usize::from(last == Last::DeliveredAfterRetries);
+                    is_quiet &= now - ended >= QUIET;
                 }
             }
+        }
+        if is_quiet {
+            census.retried = 0;
         }
         census
     }

@@ -527,6 +527,25 @@ async fn an_outage_that_passes_closes_nobody_and_everything_is_delivered() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_connection_that_goes_on_failing_after_an_outage_is_closed_soon() {
+    let healthy = ids("v", 20);
+    let started = Instant::now();
+    let stage = Stage::new(&healthy, move |id, _, _| {
+        if id == "bad" || started.elapsed() < 5 * SECOND {
+            Status(429, 1)
+        } else {
+            OK
+        }
+    });
+    stage.add("tst", "bad", 60);
+    let (failed, took) = stage.broadcast(0..1).await;
+    assert!(failed.is_empty(), "{failed:?}");
+    assert_eq!(stage.closed(), ["bad"]);
+    stage.have(&healthy, 1);
+    assert!(took < 12 * SECOND, "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_account_whose_burst_is_used_up_closes_nobody() {
     let viewers = ids("v", 300);
     let stage = Stage::new(

@@ -151,6 +151,7 @@ async fn records_of_unknown_shapes_hold_up_nobody() {
         json!({"eventName": "INSERT", "eventID": "e", "awsRegion": "local", "dynamodb": {
             "SequenceNumber": sequence_number,
             "ApproximateCreationDateTime": 1_604_514_063,
+            "SizeBytes": 1,
             "NewImage": {
                 "site": {"S": "tst"}, "timestamp": {"N": "7"}, "TimeToLive": {"N": "99999999999"},
                 "message": {"S": number.to_string()}, "log_level": {"S": "info"},
@@ -188,6 +189,9 @@ async fn records_of_unknown_shapes_hold_up_nobody() {
         assert_eq!(answer.unwrap(), json!({"batchItemFailures": []}));
     }
     assert_eq!(frames(&mut viewer, "tst", 4).await, [1, 2, 3, 4]);
+    let log = stage.log.text();
+    let skipped = log.matches("stream record cannot be read, skipped").count();
+    assert_eq!(skipped, 7, "{log}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -26,8 +26,8 @@ use crate::functions::Function;
 use crate::{App, CONNECTIONS_TABLE, MESSAGES_TABLE, Options, in_process, sdk_config};
 
 /// The seeds and the messages of each in a run of the whole test suite.
-const SEEDS: u64 = 16;
-const MESSAGES: usize = 120;
+const SEEDS: u64 = 8;
+const MESSAGES: usize = 100;
 
 /// Messages a second, of all senders.
 const RATE: usize = 25;
