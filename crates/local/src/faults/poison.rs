@@ -91,16 +91,17 @@ fn text(text: impl Into<String>) -> AttributeValue {
     AttributeValue::S(text.into())
 }
 
+/// Both tables fail between these seconds.
 fn outage(from: u64, to: u64) -> Plan {
-    let seconds = Duration::from_secs;
+    let storm = |part| Storm {
+        part,
+        from: Duration::from_secs(from),
+        to: Duration::from_secs(to),
+        odds: 1.0,
+        faults: vec![Fault::Status(500)],
+    };
     Plan {
-        storms: vec![Storm {
-            part: Part::Database,
-            from: seconds(from),
-            to: seconds(to),
-            odds: 1.0,
-            faults: vec![Fault::Status(500)],
-        }],
+        storms: [Part::Messages, Part::Connections].map(storm).into(),
         ..Plan::calm()
     }
 }

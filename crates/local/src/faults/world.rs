@@ -25,14 +25,31 @@ use time::OffsetDateTime;
 use time::macros::format_description;
 use tokio::time::{Instant, sleep};
 
+use crate::CONNECTIONS_TABLE;
+
 /// Longer than any caller waits for one answer.
 const TOO_LATE: Duration = Duration::from_millis(2500);
 
-/// The two parts that the functions call.
+/// What the functions call: the two tables and the management API.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Part {
-    Database,
+    Messages,
+    Connections,
     Management,
+}
+
+impl Part {
+    fn of(request: &HttpRequest) -> Self {
+        let is_of_connections = || {
+            let body = request.body().bytes().unwrap_or_default();
+            String::from_utf8_lossy(body).contains(CONNECTIONS_TABLE)
+        };
+        match request.headers().get("x-amz-target") {
+            None => Self::Management,
+            Some(_) if is_of_connections() => Self::Connections,
+            Some(_) => Self::Messages,
+        }
+    }
 }
 
 /// What becomes of one call.
@@ -162,7 +179,7 @@ impl Plan {
         let (is_database, is_management) = (matches!(kind, 1 | 2 | 5..), kind >= 3);
         let has_storms = kind != 0 && kind != 3;
         let mut storms = Vec::new();
-        let mut storm = |part, faults: &[Fault]| {
+        let mut storm = |parts: &[Part], faults: &[Fault]| {
             // One in eight lasts until records are given up.
             let length = match rng.u8(..8) {
                 0 => 20.0 + 20.0 * rng.f64(),
@@ -172,20 +189,28 @@ impl Plan {
             let mut faults = faults.to_vec();
             rng.shuffle(&mut faults);
             faults.truncate(rng.usize(1..=3));
-            storms.push(Storm {
-                part,
-                from,
-                to: from + Duration::from_secs_f64(length),
-                odds: [0.5, 0.8, 1.0][rng.usize(..3)],
-                faults,
-            });
+            let odds = [0.5, 0.8, 1.0][rng.usize(..3)];
+            // One of the parts, or all of them.
+            let only = rng.usize(..=parts.len());
+            for (number, part) in parts.iter().enumerate() {
+                if only == number || only == parts.len() {
+                    storms.push(Storm {
+                        part: *part,
+                        from,
+                        to: from + Duration::from_secs_f64(length),
+                        odds,
+                        faults: faults.clone(),
+                    });
+                }
+            }
         };
         if has_storms && is_database {
-            storm(Part::Database, &DATABASE_FAULTS);
-            storm(Part::Database, &DATABASE_FAULTS);
+            for _ in 0..2 {
+                storm(&[Part::Messages, Part::Connections], &DATABASE_FAULTS);
+            }
         }
         if has_storms && is_management {
-            storm(Part::Management, &POST_FAULTS);
+            storm(&[Part::Management], &POST_FAULTS);
         }
         let ends = storms.iter().map(|storm| storm.to);
         let calm_at = ends.chain([time]).max().unwrap_or_default();
@@ -313,7 +338,7 @@ impl World {
         let now = self.now();
         let mut state = self.lock();
         let takes = match part {
-            Part::Database => self.plan.database_takes.clone(),
+            Part::Messages | Part::Connections => self.plan.database_takes.clone(),
             Part::Management => self.plan.management_takes.clone(),
         };
         let takes = Duration::from_millis(state.rng.u64(takes));
@@ -341,8 +366,8 @@ impl World {
             storms.find(|storm| storm.part == part && (storm.from..storm.to).contains(&now));
         let (odds, faults): (f64, &[Fault]) = match (storm, part) {
             (Some(storm), _) => (storm.odds, &storm.faults),
-            (None, Part::Database) => (self.plan.database, &DATABASE_FAULTS),
             (None, Part::Management) => (self.plan.management, &QUICK_POST_FAULTS),
+            (None, _) => (self.plan.database, &DATABASE_FAULTS),
         };
         if state.rng.f64() >= odds {
             return (None, takes);
@@ -351,7 +376,7 @@ impl World {
         if let Some(fault) = fault {
             *state.counts.entry((part, fault)).or_default() += 1;
             let target = request.headers().get("x-amz-target").unwrap_or(id);
-            let line = format!("{:9.3} {target} {fault:?}", now.as_secs_f64());
+            let line = format!("{:9.3} {part:?} {target} {fault:?}", now.as_secs_f64());
             state.log.push(line);
         }
         (fault, takes)
@@ -437,11 +462,8 @@ impl HttpConnector for FaultyConnector {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
         let (world, connector) = (self.world.clone(), self.connector.clone());
         HttpConnectorFuture::new(async move {
+            let part = Part::of(&request);
             let target = request.headers().get("x-amz-target");
-            let part = match target {
-                Some(_) => Part::Database,
-                None => Part::Management,
-            };
             let is_query = target.is_some_and(|target| target.ends_with(".Query"));
             let (fault, takes) = world.fate(part, &request);
             sleep(takes).await;
