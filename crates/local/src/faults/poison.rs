@@ -115,9 +115,12 @@ async fn rows_that_are_no_messages_are_logged_and_hold_up_nobody() {
     let level = ("log_level", text("info"));
     let number = AttributeValue::N("1".to_owned());
     let poison: [&[_]; 5] = [
-        &[],
+        &[("message", AttributeValue::Bool(true))],
         &[("message", number.clone()), level.clone()],
-        &[("message", AttributeValue::Null(true)), level.clone()],
+        &[
+            ("message", AttributeValue::M(HashMap::new())),
+            level.clone(),
+        ],
         &[
             ("message", text("x".repeat(MAX_FRAME_BYTES))),
             level.clone(),
