@@ -233,9 +233,14 @@ impl Client {
     }
 }
 
-/// A server of the test's own, in memory.
+/// A server of the test's own, in memory. It does not ping: a test's client
+/// reads only when it expects something, and would not answer.
 pub async fn server() -> Server {
-    server_with(Options::default()).await
+    server_with(Options {
+        ping: Duration::MAX,
+        ..Options::default()
+    })
+    .await
 }
 
 /// The same with options; it always picks a free port.

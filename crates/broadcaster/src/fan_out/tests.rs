@@ -395,7 +395,9 @@ async fn connections_that_cannot_be_served_are_closed_and_delay_the_others_by_a_
 
 #[tokio::test(start_paused = true)]
 async fn bad_connections_among_a_thousand_are_closed_while_most_are_healthy() {
-    let (healthy, bad) = (ids("v", 600), ids("bad", 400));
+    // The hundred that are looked at are a sample, which is as far from one
+    // half as this by no chance.
+    let (healthy, bad) = (ids("v", 700), ids("bad", 300));
     let stage = Stage::new(&[healthy.clone(), bad].concat(), |id, _, _| {
         if id.starts_with("bad") {
             Status(429, 1)
@@ -406,7 +408,7 @@ async fn bad_connections_among_a_thousand_are_closed_while_most_are_healthy() {
     let (failed, took) = stage.broadcast(0..1).await;
     assert!(failed.is_empty(), "{failed:?}");
     stage.have(&healthy, 1);
-    assert_eq!(stage.closed().len(), 400);
+    assert_eq!(stage.closed().len(), 300);
     assert!(took < 2 * SECOND, "{took:?}");
 }
 
