@@ -208,6 +208,7 @@ mod tests {
 
     use logstream_core::{Message, Messages, SortKey};
     use tokio::sync::mpsc;
+    use tokio::time::timeout;
 
     use super::*;
     use crate::database::Database;
@@ -383,7 +384,8 @@ mod tests {
             assert_eq!(batches.recv().await.unwrap(), "four");
             stop.cancel();
         };
-        tokio::join!(supervised, check);
+        let both = async { tokio::join!(supervised, check) };
+        timeout(MAX_AGE, both).await.unwrap();
         assert!(panicked.into_inner());
     }
 

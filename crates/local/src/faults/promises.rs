@@ -40,9 +40,9 @@ const EPOCH: f64 = 1_604_514_063.0;
 /// until the next post, and what has piled up.
 const RECOVERY: Duration = Duration::from_secs(12);
 
-/// Without a fault that everybody has: two batches, each held up for a second
-/// by one client.
-const HELD_UP: Duration = Duration::from_secs(3);
+/// Without a fault that everybody has: a batch that is given two more times
+/// because of one client, then another batch.
+const HELD_UP: Duration = Duration::from_secs(5);
 
 /// newlog's own limit, and something for the rest of the call.
 const ANSWER: Duration = Duration::from_millis(3100);
@@ -776,7 +776,12 @@ impl Watcher {
                             let _ = timeout(wait, close.cancelled()).await;
                         }
                         Habit::FallsSick => {
-                            let kinds = [Sickness::Silent, Sickness::Throttled, Sickness::Flapping];
+                            let kinds = [
+                                Sickness::Silent,
+                                Sickness::Throttled,
+                                Sickness::Flapping,
+                                Sickness::Forbidden,
+                            ];
                             self.world.falls_sick(&id, kinds[self.rng.usize(..kinds.len())]);
                         }
                     }

@@ -127,6 +127,8 @@ pub enum Sickness {
     Throttled,
     /// It fails every second time.
     Flapping,
+    /// It may not be posted to for a while, which is never its own fault.
+    Forbidden,
 }
 
 /// A time in which a part fails for everybody.
@@ -355,6 +357,8 @@ impl World {
                 Sickness::Silent => Some(Silence),
                 Sickness::Throttled => Some(Status(429)),
                 Sickness::Flapping => (*posts % 2 == 1).then_some(Status(500)),
+                // About two attempts of a batch.
+                Sickness::Forbidden => (*posts <= 15).then_some(Status(403)),
             };
             return (fault, takes);
         }
