@@ -492,8 +492,8 @@ impl Scenario {
                 }
                 None => must_come.unwrap_or(place).min(place),
             };
-            for missed in from..place {
-                assert!(is_given_up(missed), "{id} missed message {}", order[missed]);
+            for (missed, number) in order.iter().enumerate().take(place).skip(from) {
+                assert!(is_given_up(missed), "{id} missed message {number}");
             }
             last = Some(place);
             if let (Some(stored), false) =
@@ -519,12 +519,9 @@ impl Scenario {
         match end {
             End::Open => {
                 let from = last.map_or(must_come, |last| Some(last + 1));
-                for missed in from.unwrap_or(order.len())..order.len() {
-                    assert!(
-                        is_given_up(missed),
-                        "{id} waits for message {}",
-                        order[missed]
-                    );
+                let from = from.unwrap_or(order.len());
+                for (missed, number) in order.iter().enumerate().skip(from) {
+                    assert!(is_given_up(missed), "{id} waits for message {number}");
                 }
             }
             End::Left => {}

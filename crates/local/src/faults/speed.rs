@@ -65,7 +65,7 @@ async fn times(plan: Plan) -> Vec<Duration> {
     finish.cancel();
     let mut times = Vec::new();
     for frames in clients.join_all().await {
-        let mut is_there = vec![false; MESSAGES];
+        let mut is_there = [false; MESSAGES];
         for frame in frames {
             if !std::mem::replace(&mut is_there[frame.number], true) {
                 times.push(frame.at - posted[frame.number]);
