@@ -274,6 +274,9 @@ impl Scenario {
         self.app.start().await.unwrap();
         self.world.begin();
 
+        // One in four runs has messages that fill the queues of those
+        // who do not read.
+        let has_large = self.rng.u8(..4) == 0;
         let finish = CancellationToken::new();
         let mut clients = JoinSet::new();
         for number in 0..self.rng.usize(4..=14) {
@@ -284,13 +287,11 @@ impl Scenario {
                 name: format!("client{number}"),
                 site: self.rng.usize(..self.sites.len()),
                 sites: self.sites.clone(),
+                has_large,
                 finish: finish.clone(),
             };
             clients.spawn(client.run());
         }
-        // One in four runs has messages that fill the queues of who does not
-        // read.
-        let has_large = self.rng.u8(..4) == 0;
         let senders = self.rng.usize(3..=8);
         let mut sending = JoinSet::new();
         let numbers: Vec<_> = (0..self.messages).collect();
@@ -694,6 +695,7 @@ struct Watcher {
     name: String,
     site: usize,
     sites: Vec<String>,
+    has_large: bool,
     finish: CancellationToken,
 }
 
@@ -736,7 +738,12 @@ impl Watcher {
             opened: Instant::now(),
             frames: Vec::new(),
             end: End::Open,
-            is_at_fault: matches!(habit, Habit::Stuck | Habit::FallsSick | Habit::Dies),
+            is_at_fault: match habit {
+                Habit::Stuck | Habit::FallsSick | Habit::Dies => true,
+                // It may read less than comes.
+                Habit::Slow => self.has_large,
+                Habit::Stays | Habit::Leaves => false,
+            },
             is_slow: habit == Habit::Slow,
         };
         let life = Duration::from_millis(self.rng.u64(500..15_000));
