@@ -461,7 +461,12 @@ impl Scenario {
         let plan = &self.world.plan;
         let sent = self.stored.lock().unwrap();
         let order = &stream.order[*site];
-        let is_given_up = |place: usize| stream.given_up.contains(&order[place]);
+        let must_have = |missed: &[usize], at_the_latest: &str| {
+            for missed in missed {
+                let is_given_up = stream.given_up.contains(missed);
+                assert!(is_given_up, "{id} has no message {missed} {at_the_latest}");
+            }
+        };
 
         // The messages that must come: from the first that was sent after the
         // connection was open.
@@ -493,9 +498,7 @@ impl Scenario {
                 }
                 None => must_come.unwrap_or(place).min(place),
             };
-            for (missed, number) in order.iter().enumerate().take(place).skip(from) {
-                assert!(is_given_up(missed), "{id} missed message {number}");
-            }
+            must_have(&order[from..place], "before a later one");
             last = Some(place);
             if let (Some(stored), false) =
                 (sent[*number].stored, session.is_slow || session.is_at_fault)
@@ -520,10 +523,7 @@ impl Scenario {
         match end {
             End::Open => {
                 let from = last.map_or(must_come, |last| Some(last + 1));
-                let from = from.unwrap_or(order.len());
-                for (missed, number) in order.iter().enumerate().skip(from) {
-                    assert!(is_given_up(missed), "{id} waits for message {number}");
-                }
+                must_have(&order[from.unwrap_or(order.len())..], "at the end");
             }
             End::Left => {}
             End::Closed(at) => {
