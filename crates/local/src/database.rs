@@ -1,6 +1,7 @@
 //! The tables: DynamoDB inside this process, on SQLite, called by the same SDK
 //! as on AWS.
 
+use std::collections::VecDeque;
 use std::fs::{File, TryLockError};
 use std::path::Path;
 use std::sync::Arc;
@@ -21,10 +22,15 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// Expired rows are deleted every minute; DynamoDB takes up to two days.
 const SWEEP: Duration = Duration::from_secs(60);
+
+/// How long a record is done with before the next process does not send it
+/// again. Until then its frames may still be in the queues of this one.
+const SETTLED: Duration = Duration::from_secs(1);
 
 /// dynoxide has no index on stream records and never deletes one, so each write
 /// is slower than the last. Sequence numbers are microseconds; a day of them is
@@ -106,6 +112,7 @@ impl Database {
                 .next()
                 .ok_or("the table has no stream")?;
             let position = position::open(&tables)?;
+            let is_resumed = position.is_some();
             let iterator = match position {
                 Some(position) => position,
                 None => {
@@ -124,8 +131,9 @@ impl Database {
             Ok(Stream {
                 tables,
                 arn: stream.stream_arn,
-                saved: iterator.clone(),
+                done: [(Instant::now(), iterator.clone())].into(),
                 iterator,
+                is_resumed,
             })
         })
         .await
@@ -187,31 +195,45 @@ pub struct Stream {
     tables: dynoxide::Database,
     arn: String,
     iterator: String,
-    /// Where the next process goes on.
-    saved: String,
+    /// Whether an earlier process has read up to here.
+    pub is_resumed: bool,
+    /// The positions up to which the records are done with, and since when.
+    /// The first of them is saved.
+    done: VecDeque<(Instant, String)>,
 }
 
 impl Stream {
     /// Returns the next records, at most `limit`, in the shape that Lambda
-    /// gets, and moves past them. The records before them must be done with:
-    /// that is saved first.
+    /// gets, and moves past them. The records before them must be done with.
     pub async fn next(&mut self, limit: usize) -> Result<Vec<Value>, String> {
         let tables = self.tables.clone();
-        let iterator = self.iterator.clone();
-        let is_saved = self.saved == iterator;
+        if self
+            .done
+            .back()
+            .is_none_or(|(_, last)| *last != self.iterator)
+        {
+            self.done.push_back((Instant::now(), self.iterator.clone()));
+        }
+        let mut saved = None;
+        // The last one stays, so that it is neither added nor saved again.
+        while let Some((since, _)) = self.done.get(1)
+            && since.elapsed() > SETTLED
+        {
+            self.done.pop_front();
+            saved = self.done.front().map(|(_, position)| position.clone());
+        }
         let request = GetRecordsRequest {
-            shard_iterator: iterator.clone(),
+            shard_iterator: self.iterator.clone(),
             limit: Some(limit),
         };
         let page = blocking(move || {
-            if !is_saved {
-                position::save(&tables, &iterator)?;
+            if let Some(position) = saved {
+                position::save(&tables, &position)?;
             }
             tables.get_records(request).map_err(text)
         })
         .await
         .map_err(|error| format!("the stream cannot be read: {error}"))?;
-        self.saved.clone_from(&self.iterator);
         let mut records = Vec::with_capacity(page.records.len());
         for record in page.records {
             let mut record = serde_json::to_value(record).map_err(text)?;
@@ -225,6 +247,15 @@ impl Stream {
             self.iterator = next;
         }
         Ok(records)
+    }
+
+    /// Saves the position at a stop: behind the records of the last page, or
+    /// before them if they are not done with.
+    pub async fn save(&self, is_done: bool) -> Result<(), String> {
+        let last = self.done.back().filter(|_| !is_done);
+        let position = last.map_or(&self.iterator, |(_, position)| position);
+        let (tables, position) = (self.tables.clone(), position.clone());
+        blocking(move || position::save(&tables, &position)).await
     }
 }
 

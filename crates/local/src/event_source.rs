@@ -13,12 +13,13 @@ use aws_lambda_events::streams::DynamoDbEventResponse;
 use logstream_core::backoff;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::database::Stream;
 use crate::functions::FunctionError;
 use crate::metrics::Metrics;
+use crate::sockets::Sockets;
 
 /// The polling interval while nothing signals a new row.
 const POLL: Duration = Duration::from_millis(20);
@@ -29,9 +30,11 @@ pub const MAX_RETRIES: u32 = 5;
 /// The age at which a record is given up.
 pub const MAX_AGE: Duration = Duration::from_secs(60);
 
-/// How long what an earlier process left is held back, so that its viewers can
-/// connect again and get it live.
+/// What an earlier process left is held back until its viewers are back: this
+/// long after the first one has connected. Without one nobody waits for it, but
+/// viewers may take a few seconds.
 const RECONNECT: Duration = Duration::from_millis(500);
+const LONGEST_RECONNECT: Duration = Duration::from_secs(5);
 
 /// The wait before the first retry, and the longest.
 const FIRST_BACKOFF: Duration = Duration::from_millis(100);
@@ -43,9 +46,8 @@ pub struct EventSource {
     stream: Stream,
     /// A stack: the last batch is next.
     undelivered: Vec<Batch>,
-    /// Whether nothing was read yet: what comes first was left by an earlier
-    /// process.
-    is_new: bool,
+    /// Whether what comes next may have been left by an earlier process.
+    is_resumed: bool,
 }
 
 struct Batch {
@@ -58,9 +60,9 @@ struct Batch {
 impl EventSource {
     pub fn new(stream: Stream) -> Self {
         Self {
+            is_resumed: stream.is_resumed,
             stream,
             undelivered: Vec::new(),
-            is_new: true,
         }
     }
 
@@ -70,6 +72,7 @@ impl EventSource {
         &mut self,
         stop: &CancellationToken,
         stored: &Notify,
+        sockets: &Sockets,
         metrics: &Metrics,
         function: impl Fn(Value) -> Answer,
     ) -> Result<(), String>
@@ -78,9 +81,10 @@ impl EventSource {
     {
         loop {
             let delivered = deliver(&mut self.undelivered, metrics, &function);
-            // What a stop leaves undelivered is read again by the next process.
-            if stop.run_until_cancelled(delivered).await.is_none() {
-                return Ok(());
+            stop.run_until_cancelled(delivered).await;
+            if stop.is_cancelled() {
+                // What is undelivered is read again by the next process.
+                return self.stream.save(self.undelivered.is_empty()).await;
             }
             let mut records = self.stream.next(broadcaster::BATCH_SIZE).await?;
             records.retain(|record| record.get("eventName").is_some_and(|name| name == "INSERT"));
@@ -89,17 +93,29 @@ impl EventSource {
                 tokio::select! {
                     () = stored.notified() => {}
                     () = sleep(POLL) => {}
-                    () = stop.cancelled() => return Ok(()),
+                    () = stop.cancelled() => {}
                 }
             } else {
-                if self.is_new {
-                    stop.run_until_cancelled(sleep(RECONNECT)).await;
+                if self.is_resumed {
+                    stop.run_until_cancelled(viewers(sockets)).await;
                 }
                 self.undelivered.push(Batch::new(records));
             }
-            self.is_new = false;
+            self.is_resumed = false;
         }
     }
+}
+
+/// Waits until viewers are back.
+async fn viewers(sockets: &Sockets) {
+    let first = async {
+        while sockets.len() == 0 {
+            sleep(POLL).await;
+        }
+        sleep(RECONNECT).await;
+    };
+    // Then they find it in the history.
+    let _ = timeout(LONGEST_RECONNECT, first).await;
 }
 
 /// When a record was written, in Unix seconds.
@@ -372,7 +388,13 @@ mod tests {
         };
         let supervised = supervise("event source", stop.clone(), async || {
             source
-                .run(&stop, &Notify::new(), &Metrics::default(), &function)
+                .run(
+                    &stop,
+                    &Notify::new(),
+                    &Sockets::default(),
+                    &Metrics::default(),
+                    &function,
+                )
                 .await
         });
         let check = async {

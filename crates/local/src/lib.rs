@@ -179,7 +179,9 @@ impl App {
                     async move { invoke(&app, Function::Broadcaster, &event).await }
                 };
                 let stored = &app.functions.stored;
-                source.run(&app.stop, stored, &app.metrics, broadcast).await
+                source
+                    .run(&app.stop, stored, &app.sockets, &app.metrics, broadcast)
+                    .await
             }
         };
         tasks.spawn(supervise("event source", stop.clone(), task));
