@@ -91,6 +91,8 @@ fn what_was_acknowledged_before_a_kill_is_stored_once_and_reaches_viewers_live()
         }
 
         process = start(folder);
+        // Viewers take a moment to come back, in which nothing must be sent.
+        sleep(Duration::from_millis(300));
         let started = Instant::now();
         let mut viewer = Viewer::open(connect(&process.address)).opened();
         let done = done.into_inner().unwrap();
