@@ -55,8 +55,9 @@ const HANDSHAKE: Duration = Duration::from_secs(2);
 /// How long a connection that may not be open yet is tried again.
 const OPENING: Duration = Duration::from_millis(300);
 
-/// The waits between attempts, first and longest.
-const WAITS: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(200));
+/// The waits between attempts, first and longest. The first is short, so that a
+/// single failure costs a frame little more than one more post.
+const WAITS: (Duration, Duration) = (Duration::from_millis(3), Duration::from_millis(200));
 
 /// The same while the fault is shared.
 const SLOW_WAITS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
