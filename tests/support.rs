@@ -82,6 +82,21 @@ impl Deployment {
         assert_eq!(answer.status, 200, "{answer:?}");
     }
 
+    /// Posts a message with a timestamp, and again while the answer is 503, as
+    /// when too many messages of one second hold each other up. It is stored
+    /// once.
+    pub async fn log_until_taken(&self, site: &str, text: &str, timestamp: Value) {
+        let body = json!({"site": site, "log_message": text, "timestamp": timestamp}).to_string();
+        for _ in 0..10 {
+            let answer = self.post(body.clone()).await;
+            if answer.status != 503 {
+                assert_eq!(answer.status, 200, "{answer:?}");
+                return;
+            }
+        }
+        panic!("{text} was never taken");
+    }
+
     pub async fn get(&self, path: &str, query: &[(&str, &str)]) -> Answer {
         self.send(self.client.get(self.url(path)).query(query))
             .await

@@ -36,7 +36,7 @@ async fn a_thousand_messages_of_16_senders_reach_50_clients_once_and_in_the_same
                     json!(second as f64 + index as f64 / 1000.0)
                 };
                 let text = format!("{sender} {index}");
-                send_until_taken(deployment, site, &text, timestamp).await;
+                deployment.log_until_taken(site, &text, timestamp).await;
             }
         }
     };
@@ -121,18 +121,4 @@ async fn each_of_3000_connections_of_one_site_gets_the_message() {
     .await;
     assert_eq!(frames.len(), 3000);
     assert!(frames.iter().all(|(_, frame)| frame["id"] == "7.000000"));
-}
-
-/// Sends a message, and retries while the answer is 503. A retry is stored
-/// once.
-async fn send_until_taken(deployment: &Deployment, site: &str, text: &str, timestamp: Value) {
-    let body = json!({"site": site, "log_message": text, "timestamp": timestamp}).to_string();
-    for _ in 0..10 {
-        let answer = deployment.post(body.clone()).await;
-        if answer.status != 503 {
-            assert_eq!(answer.status, 200, "{answer:?}");
-            return;
-        }
-    }
-    panic!("{text} was never taken");
 }

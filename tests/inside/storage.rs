@@ -148,7 +148,7 @@ async fn messages_of_one_instant_are_each_stored_once_without_a_gap() {
         async move {
             for index in 0..10 {
                 let text = format!("{sender}-{index}");
-                let send = || deployment.log("tst", &text, json!(7));
+                let send = || deployment.log_until_taken("tst", &text, json!(7));
                 tokio::join!(send(), send());
             }
         }
