@@ -3,7 +3,7 @@
 use futures_util::future::join_all;
 use local::{CONNECTIONS_TABLE, MESSAGES_TABLE};
 use logstream_core::message::{Level, Message};
-use logstream_core::{Messages, SortKey};
+use logstream_core::{Connections, Messages, SortKey};
 use serde_json::{Value, json};
 
 use super::deployment_and_tables;
@@ -263,4 +263,25 @@ async fn the_next_message_removes_the_row_of_a_dead_client() {
         deployment.online("tst").await.is_empty()
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_delete_that_comes_late_leaves_the_row_of_a_later_attempt_of_connect() {
+    let server = server().await;
+    let connections = Connections::new(&server.database(), CONNECTIONS_TABLE.to_owned());
+    let row = async || connections.of_site("tst").await.unwrap().pop();
+    connections.add("tst", "c=").await.unwrap();
+    let first = row().await.unwrap();
+    connections.add("tst", "c=").await.unwrap();
+    let second = row().await.unwrap();
+    assert!(first.started_at() < second.started_at());
+
+    let remove = async |started: Option<String>| {
+        let removed = connections.remove("tst", "c=", started.as_deref()).await;
+        removed.unwrap();
+    };
+    remove(first.started).await;
+    assert!(row().await.is_some());
+    remove(second.started).await;
+    assert!(row().await.is_none());
 }

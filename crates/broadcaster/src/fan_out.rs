@@ -123,6 +123,8 @@ struct Viewer {
     id: String,
     /// Until when a 410 may mean that it is not open yet.
     young_until: Instant,
+    /// Which attempt of `$connect` its row is of, by site.
+    started: BTreeMap<Arc<str>, String>,
     /// Places of its records in the batch, in stream order, without those that
     /// it had from an earlier attempt of the batch.
     records: Vec<usize>,
@@ -236,8 +238,12 @@ impl FanOut {
                         let viewer = viewers.entry(key.0).or_insert_with_key(|id| Viewer {
                             id: id.clone(),
                             young_until,
+                            started: BTreeMap::new(),
                             records: Vec::new(),
                         });
+                        if let Some(started) = connection.started {
+                            viewer.started.insert(Arc::clone(site), started);
+                        }
                         viewer.records.extend(left);
                     }
                 }
@@ -333,7 +339,8 @@ impl FanOut {
     /// Deletes the connection's rows of the batch's sites.
     async fn forget(&self, viewer: &Viewer, until: Instant) {
         let removes = self.sites_of(viewer).into_iter().map(|site| async move {
-            let remove = self.connections.remove(site, &viewer.id);
+            let started = viewer.started.get(site).map(String::as_str);
+            let remove = self.connections.remove(site, &viewer.id, started);
             match timeout_at(until, remove).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => tracing::error_span!("site", site).in_scope(|| error.log()),
@@ -587,7 +594,7 @@ impl<'a> Attempts<'a> {
 /// Until when a 410 may mean that the connection is not open yet.
 fn young_until(connection: &Connection) -> Instant {
     let age = connection
-        .started
+        .started_at()
         .map(|started| OffsetDateTime::now_utc() - started);
     // A clock that was set back shows an age below zero.
     let age = age.map_or(HANDSHAKE, |age| age.try_into().unwrap_or_default());

@@ -4,18 +4,21 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use aws_config::SdkConfig;
-use aws_sdk_dynamodb::Client;
+use aws_config::retry::RetryConfig;
+use aws_sdk_dynamodb::error::SdkError;
 use aws_sdk_dynamodb::operation::query::builders::QueryFluentBuilder;
 use aws_sdk_dynamodb::types::{AttributeValue, ScalarAttributeType};
+use aws_sdk_dynamodb::{Client, Config};
 use futures_util::future::try_join_all;
 use time::format_description::BorrowedFormatItem;
 use time::macros::format_description;
 use time::{OffsetDateTime, PrimitiveDateTime};
+use tokio::time::sleep;
 
-use crate::Error;
 use crate::config::{self, ConfigError};
 use crate::messages::now;
 use crate::table::{Key, TableDefinition};
+use crate::{Error, backoff};
 
 /// The environment variable with the table's name.
 const TABLE_VARIABLE: &str = "CONNECTIONS_TABLE";
@@ -52,6 +55,12 @@ pub const TABLE: TableDefinition = TableDefinition {
 /// `$disconnect` is best effort.
 const LIFETIME: Duration = Duration::from_secs(2 * 60 * 60 + 10 * 60);
 
+/// How often a connection is tried to be stored, and the waits between, first
+/// and longest. API Gateway waits 29 s for `$connect`.
+const ATTEMPTS: usize = 3;
+const FIRST_WAIT: Duration = Duration::from_millis(50);
+const LONGEST_WAIT: Duration = Duration::from_secs(1);
+
 const STARTED_FORMAT: &[BorrowedFormatItem<'_>] = format_description!(
     version = 2,
     "[year]-[month]-[day] [hour]:[minute]:[second].[subsecond digits:6]"
@@ -71,8 +80,16 @@ pub struct Connections {
 pub struct Connection {
     /// API Gateway's id, such as `L0SM9cOFvHcCIhw=`.
     pub id: String,
+    /// When `$connect` ran, as it is stored; `None` if the row does not say.
+    pub started: Option<String>,
+}
+
+impl Connection {
     /// When `$connect` ran; `None` if the row does not say.
-    pub started: Option<OffsetDateTime>,
+    pub fn started_at(&self) -> Option<OffsetDateTime> {
+        let started = PrimitiveDateTime::parse(self.started.as_deref()?, STARTED_FORMAT);
+        started.ok().map(PrimitiveDateTime::assume_utc)
+    }
 }
 
 impl Connections {
@@ -92,15 +109,30 @@ impl Connections {
         Ok(Self::new(config, config::variable(TABLE_VARIABLE)?))
     }
 
-    /// Stores a connection to a site.
+    /// Stores a connection to a site. Each attempt says anew when it began: a
+    /// broadcaster that found the row of an earlier one, whose connection was
+    /// not open yet, neither takes the connection for an old one nor deletes
+    /// the row of this attempt.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] when the put failed after all retries.
+    /// [`Error::Unavailable`] when the put failed three times.
     pub async fn add(&self, site: &str, connection_id: &str) -> Result<(), Error> {
+        let mut waits = backoff(FIRST_WAIT, LONGEST_WAIT).take(ATTEMPTS - 1);
+        loop {
+            match self.put(site, connection_id).await {
+                Ok(()) => return Ok(()),
+                Err(error) => sleep(waits.next().ok_or(error)?).await,
+            }
+        }
+    }
+
+    /// One attempt.
+    async fn put(&self, site: &str, connection_id: &str) -> Result<(), Error> {
         let started = OffsetDateTime::now_utc()
             .format(STARTED_FORMAT)
             .map_err(|error| Error::aws("PutItem", &error))?;
         let expires = now() + LIFETIME.as_secs();
+        let once = Config::builder().retry_config(RetryConfig::disabled());
         self.client
             .put_item()
             .table_name(&self.table)
@@ -108,6 +140,8 @@ impl Connections {
             .item(CONNECTION_ID, AttributeValue::S(connection_id.to_owned()))
             .item(STARTED, AttributeValue::S(started))
             .item(EXPIRES_AT, AttributeValue::N(expires.to_string()))
+            .customize()
+            .config_override(once)
             .send()
             .await
             .map_err(|error| Error::aws("PutItem", &error))?;
@@ -133,25 +167,44 @@ impl Connections {
         let deletes = rows
             .iter()
             .filter_map(|row| row.get(SITE)?.as_s().ok())
-            .map(|site| self.remove(site, connection_id));
+            .map(|site| self.remove(site, connection_id, None));
         try_join_all(deletes).await?;
         Ok(())
     }
 
-    /// Deletes one row of a connection.
+    /// Deletes one row of a connection, if it is still the one of the attempt
+    /// that `started` then ([`Connection::started`]). A delete that is carried
+    /// out late must not take the row of a connection that has opened since.
     ///
     /// # Errors
     /// [`Error::Unavailable`] when the delete failed after all retries.
-    pub async fn remove(&self, site: &str, connection_id: &str) -> Result<(), Error> {
-        self.client
+    pub async fn remove(
+        &self,
+        site: &str,
+        connection_id: &str,
+        started: Option<&str>,
+    ) -> Result<(), Error> {
+        let mut delete = self
+            .client
             .delete_item()
             .table_name(&self.table)
             .key(SITE, AttributeValue::S(site.to_owned()))
-            .key(CONNECTION_ID, AttributeValue::S(connection_id.to_owned()))
-            .send()
-            .await
-            .map_err(|error| Error::aws("DeleteItem", &error))?;
-        Ok(())
+            .key(CONNECTION_ID, AttributeValue::S(connection_id.to_owned()));
+        if let Some(started) = started {
+            delete = delete
+                .condition_expression("#started = :started")
+                .expression_attribute_names("#started", STARTED)
+                .expression_attribute_values(":started", AttributeValue::S(started.to_owned()));
+        }
+        match delete.send().await {
+            Ok(_) => Ok(()),
+            Err(SdkError::ServiceError(error))
+                if error.err().is_conditional_check_failed_exception() =>
+            {
+                Ok(())
+            }
+            Err(error) => Err(Error::aws("DeleteItem", &error)),
+        }
     }
 
     /// The unexpired connections to a site, in the order of their ids. Read
@@ -191,8 +244,6 @@ fn from_item(item: &Item) -> Option<Connection> {
     let started = item.get(STARTED).and_then(|started| started.as_s().ok());
     Some(Connection {
         id: item.get(CONNECTION_ID)?.as_s().ok()?.clone(),
-        started: started
-            .and_then(|started| PrimitiveDateTime::parse(started, STARTED_FORMAT).ok())
-            .map(PrimitiveDateTime::assume_utc),
+        started: started.cloned(),
     })
 }

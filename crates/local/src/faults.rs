@@ -20,7 +20,6 @@ use tracing::subscriber::DefaultGuard;
 use crate::functions::{Function, invoke};
 use crate::sockets::{Details, Outbox};
 use crate::{App, http_api};
-use world::World;
 
 /// Sends a request to the HTTP API.
 async fn request(app: &Arc<App>, request: Request) -> (StatusCode, HeaderMap, String) {
@@ -70,8 +69,7 @@ async fn handshake(app: &Arc<App>, function: Function, id: &str, site: &str) -> 
 }
 
 /// Connects; `None` if the handshake is refused.
-async fn connect(app: &Arc<App>, world: &World, id: &str, site: &str) -> Option<Outbox> {
-    world.connects(id);
+async fn connect(app: &Arc<App>, id: &str, site: &str) -> Option<Outbox> {
     handshake(app, Function::Connect, id, site).await.then(|| {
         let details = Details {
             connected_at: SystemTime::now(),

@@ -45,7 +45,7 @@ impl Stage {
 
     /// A client of the site that has been connected for a while.
     async fn viewer(&self, id: &str, site: &str) -> Outbox {
-        let outbox = connect(&self.app, &self.world, id, site).await.unwrap();
+        let outbox = connect(&self.app, id, site).await.unwrap();
         sleep(Duration::from_secs(3)).await;
         outbox
     }

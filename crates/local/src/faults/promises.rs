@@ -37,8 +37,8 @@ const EPOCH: f64 = 1_604_514_063.0;
 
 /// After the last fault: the SDK's waits of up to 3 s between three attempts,
 /// 2 s before the batch is given again, 1.5 s for a post without an answer, 1 s
-/// until the next post, and what has piled up.
-const RECOVERY: Duration = Duration::from_secs(12);
+/// until the next post, and a second for chance.
+const RECOVERY: Duration = Duration::from_millis(8500);
 
 /// Without a fault that everybody has: a batch that is given two more times
 /// because of one client, then another batch.
@@ -322,7 +322,7 @@ impl Scenario {
         }
         sending.join_all().await;
         let calm_at = self.world.plan.calm_at;
-        sleep(calm_at.saturating_sub(self.world.now()) + RECOVERY).await;
+        sleep(calm_at.saturating_sub(self.world.now()) + self.recovery()).await;
         // Finds those that are gone or sick; then everybody is connected.
         self.send_to_all_sites().await;
         sleep(Duration::from_secs(6)).await;
@@ -344,6 +344,15 @@ impl Scenario {
         self.app.tasks.close();
         self.app.tasks.wait().await;
         figures
+    }
+
+    /// How long everything may take after the last fault. A fault may last
+    /// until nearly all messages have piled up, and a connection gets them one
+    /// after another.
+    fn recovery(&self) -> Duration {
+        let takes = &self.world.plan.management_takes;
+        let mean = Duration::from_millis(takes.start() + takes.end()) / 2;
+        RECOVERY + mean * u32::try_from(self.messages).unwrap()
     }
 
     /// Sends one more message to each site.
@@ -508,7 +517,7 @@ impl Scenario {
                     (stored.max(session.opened), HELD_UP)
                 } else {
                     let calm = *at - self.world.since_start(*at) + plan.calm_at;
-                    (stored.max(session.opened).max(calm), RECOVERY)
+                    (stored.max(session.opened).max(calm), self.recovery())
                 };
                 let late = at.saturating_duration_since(since);
                 assert!(late <= limit, "{id} got message {number} {late:?} late");
@@ -726,7 +735,7 @@ impl Watcher {
     /// Runs one connection; `true` if it was open at the end.
     async fn session(&mut self, id: String, client: &mut Client) -> bool {
         let site = self.sites[self.site].clone();
-        let Some(mut outbox) = connect(&self.app, &self.world, &id, &site).await else {
+        let Some(mut outbox) = connect(&self.app, &id, &site).await else {
             self.world.note(|| format!("{id} is refused"));
             return false;
         };

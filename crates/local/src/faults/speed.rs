@@ -34,7 +34,7 @@ async fn times(plan: Plan) -> Vec<(usize, Duration)> {
     let mut clients = JoinSet::new();
     for number in 0..CLIENTS {
         let id = format!("client{number}");
-        let mut outbox = connect(&app, &world, &id, "tst").await.unwrap();
+        let mut outbox = connect(&app, &id, "tst").await.unwrap();
         if is_faulty && number == 0 {
             world.falls_sick(&id, Sickness::Silent);
             continue;

@@ -256,8 +256,10 @@ struct State {
     /// Whether calls fail yet.
     is_on: bool,
     sick: HashMap<String, Sickness>,
-    /// When each connection's `$connect` was called.
-    connected: HashMap<String, Instant>,
+    /// When each attempt of `$connect` was, by the time that its row says.
+    attempts: HashMap<String, Instant>,
+    /// The time that a row says, by the one that was shown instead.
+    shown: HashMap<String, String>,
     posts: HashMap<String, u32>,
     counts: BTreeMap<(Part, Fault), u64>,
     log: Vec<String>,
@@ -272,7 +274,8 @@ impl World {
                 rng: Rng::with_seed(seed ^ 0x5eed),
                 is_on: false,
                 sick: HashMap::new(),
-                connected: HashMap::new(),
+                attempts: HashMap::new(),
+                shown: HashMap::new(),
                 posts: HashMap::new(),
                 counts: BTreeMap::new(),
                 log: Vec::new(),
@@ -303,11 +306,6 @@ impl World {
 
     pub fn is_calm(&self) -> bool {
         self.now() >= self.plan.calm_at
-    }
-
-    /// A connection's `$connect` is called.
-    pub fn connects(&self, id: &str) {
-        self.lock().connected.insert(id.to_owned(), Instant::now());
     }
 
     /// From now on this connection fails.
@@ -386,6 +384,24 @@ impl World {
         (fault, takes)
     }
 
+    /// Remembers when a connection's row was put, and turns the time in the
+    /// condition of a delete back into the one that the row says.
+    fn read_started(&self, request: &mut HttpRequest) {
+        let body = request.body().bytes().unwrap_or_default();
+        let Ok(mut call) = serde_json::from_slice::<Value>(body) else {
+            return;
+        };
+        let mut state = self.lock();
+        if let Some(started) = call["Item"]["ConnectionStartedUTC"]["S"].as_str() {
+            state.attempts.insert(started.to_owned(), Instant::now());
+        }
+        let shown = call.pointer_mut("/ExpressionAttributeValues/:started/S");
+        if let Some(shown) = shown {
+            *shown = state.shown[shown.as_str().unwrap()].clone().into();
+            *request.body_mut() = SdkBody::from(call.to_string());
+        }
+    }
+
     /// Gives each row of a connection the age that it has by this world's
     /// clock.
     fn age_rows(&self, response: &mut HttpResponse) {
@@ -403,18 +419,20 @@ impl World {
             version = 2,
             "[year]-[month]-[day] [hour]:[minute]:[second].[subsecond digits:6]"
         );
-        let state = self.lock();
+        let mut state = self.lock();
         let mut is_changed = false;
         for item in items {
-            let connected = item["ConnectionID"]["S"]
-                .as_str()
-                .and_then(|id| state.connected.get(id));
-            if let (Some(connected), true) = (connected, item.get("ConnectionStartedUTC").is_some())
-            {
-                let started = OffsetDateTime::now_utc() - connected.elapsed();
-                item["ConnectionStartedUTC"] = json!({"S": started.format(format).unwrap()});
-                is_changed = true;
-            }
+            let started = item
+                .pointer("/ConnectionStartedUTC/S")
+                .and_then(Value::as_str);
+            let Some(started) = started.map(str::to_owned) else {
+                continue;
+            };
+            let shown = OffsetDateTime::now_utc() - state.attempts[&started].elapsed();
+            let shown = shown.format(format).unwrap();
+            item["ConnectionStartedUTC"] = json!({"S": shown});
+            state.shown.insert(shown, started);
+            is_changed = true;
         }
         if is_changed {
             *response.body_mut() = SdkBody::from(answer.to_string());
@@ -463,12 +481,15 @@ impl fmt::Debug for FaultyConnector {
 }
 
 impl HttpConnector for FaultyConnector {
-    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
+    fn call(&self, mut request: HttpRequest) -> HttpConnectorFuture {
         let (world, connector) = (self.world.clone(), self.connector.clone());
         HttpConnectorFuture::new(async move {
             let part = Part::of(&request);
             let target = request.headers().get("x-amz-target");
             let is_query = target.is_some_and(|target| target.ends_with(".Query"));
+            if part == Part::Connections {
+                world.read_started(&mut request);
+            }
             let (fault, takes) = world.fate(part, &request);
             sleep(takes).await;
             let cut = || ConnectorError::io("the connection was cut".into());
