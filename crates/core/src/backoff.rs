@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
+use tokio::time::sleep;
 
 /// The waits before the next attempts, without end. Each is random, between a
 /// length and its double. The length starts at `first` and doubles each time,
@@ -17,6 +18,23 @@ pub fn backoff(first: Duration, longest: Duration) -> impl Iterator<Item = Durat
         .without_max_times()
         .with_jitter()
         .build()
+}
+
+/// Makes a call until it succeeds, three times at most.
+///
+/// # Errors
+/// The last attempt's.
+pub async fn three_times<T, E, F>(call: impl Fn() -> F) -> Result<T, E>
+where
+    F: Future<Output = Result<T, E>>,
+{
+    let mut waits = backoff(Duration::from_millis(50), Duration::from_secs(1)).take(2);
+    loop {
+        match (call().await, waits.next()) {
+            (Err(_), Some(wait)) => sleep(wait).await,
+            (result, _) => return result,
+        }
+    }
 }
 
 #[cfg(test)]

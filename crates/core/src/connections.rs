@@ -13,12 +13,12 @@ use futures_util::future::try_join_all;
 use time::format_description::BorrowedFormatItem;
 use time::macros::format_description;
 use time::{OffsetDateTime, PrimitiveDateTime};
-use tokio::time::sleep;
 
+use crate::Error;
+use crate::backoff::three_times;
 use crate::config::{self, ConfigError};
 use crate::messages::now;
 use crate::table::{Key, TableDefinition};
-use crate::{Error, backoff};
 
 /// The environment variable with the table's name.
 const TABLE_VARIABLE: &str = "CONNECTIONS_TABLE";
@@ -54,12 +54,6 @@ pub const TABLE: TableDefinition = TableDefinition {
 /// How long a row is kept: API Gateway ends every connection after 2 h, and
 /// `$disconnect` is best effort.
 const LIFETIME: Duration = Duration::from_secs(2 * 60 * 60 + 10 * 60);
-
-/// How often a connection is tried to be stored, and the waits between, first
-/// and longest. API Gateway waits 29 s for `$connect`.
-const ATTEMPTS: usize = 3;
-const FIRST_WAIT: Duration = Duration::from_millis(50);
-const LONGEST_WAIT: Duration = Duration::from_secs(1);
 
 const STARTED_FORMAT: &[BorrowedFormatItem<'_>] = format_description!(
     version = 2,
@@ -117,13 +111,7 @@ impl Connections {
     /// # Errors
     /// [`Error::Unavailable`] when the put failed three times.
     pub async fn add(&self, site: &str, connection_id: &str) -> Result<(), Error> {
-        let mut waits = backoff(FIRST_WAIT, LONGEST_WAIT).take(ATTEMPTS - 1);
-        loop {
-            match self.put(site, connection_id).await {
-                Ok(()) => return Ok(()),
-                Err(error) => sleep(waits.next().ok_or(error)?).await,
-            }
-        }
+        three_times(|| self.put(site, connection_id)).await
     }
 
     /// One attempt.

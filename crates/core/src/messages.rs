@@ -4,7 +4,9 @@ use std::collections::HashMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use aws_config::SdkConfig;
+use aws_config::retry::RetryConfig;
 use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::config::Builder;
 use aws_sdk_dynamodb::error::SdkError;
 use aws_sdk_dynamodb::operation::put_item::PutItemError;
 use aws_sdk_dynamodb::operation::query::builders::QueryFluentBuilder;
@@ -13,6 +15,7 @@ use aws_sdk_dynamodb::types::{
 };
 use tokio::time::{Instant, sleep, timeout_at};
 
+use crate::backoff::three_times;
 use crate::config::{self, ConfigError};
 use crate::placement::{Placement, Row, Step};
 use crate::table::{Key, TableDefinition};
@@ -92,8 +95,13 @@ pub struct Page {
 impl Messages {
     /// The table of this name.
     pub fn new(config: &SdkConfig, table: String) -> Self {
+        // One attempt a call: the SDK waits up to 3 s between its attempts, as
+        // long as a message may wait for all of them.
+        let config = Builder::from(config)
+            .retry_config(RetryConfig::disabled())
+            .build();
         Self {
-            client: Client::new(config),
+            client: Client::from_conf(config),
             table,
             retention: RETENTION,
         }
@@ -275,7 +283,7 @@ impl Messages {
     /// leaves out the expired ones.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] when the query failed after all retries.
+    /// [`Error::Unavailable`] when the query failed three times.
     pub async fn newest_first(
         &self,
         site: &str,
@@ -290,14 +298,14 @@ impl Messages {
                 next: None,
             });
         }
-        let page = self
-            .downwards(site, low, high, rows.min(RECENT_PAGE))
-            .filter_expression("#expires > :now")
-            .expression_attribute_names("#expires", TIME_TO_LIVE)
-            .expression_attribute_values(":now", number(now()))
-            .send()
-            .await
-            .map_err(|error| Error::aws("Query", &error))?;
+        let page = three_times(|| {
+            self.downwards(site, low, high, rows.min(RECENT_PAGE))
+                .filter_expression("#expires > :now")
+                .expression_attribute_names("#expires", TIME_TO_LIVE)
+                .expression_attribute_values(":now", number(now()))
+                .send()
+        });
+        let page = page.await.map_err(|error| Error::aws("Query", &error))?;
         let mut messages = Vec::with_capacity(page.items().len());
         for row in page.items() {
             match from_item(row) {
