@@ -21,7 +21,7 @@ use dynoxide::errors::DynoxideError;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -51,6 +51,8 @@ pub struct Database {
     /// One call at a time. The database has one lock, and threads that wait for
     /// it would only cost memory.
     place: Arc<Semaphore>,
+    /// Signalled after each write, so that the stream is read at once.
+    pub written: Arc<Notify>,
     /// The lock of the folder. It ends with this value and with the process,
     /// however that ends.
     folder: Option<Arc<File>>,
@@ -68,6 +70,7 @@ impl Database {
         Ok(Self {
             tables,
             place: Arc::new(Semaphore::new(1)),
+            written: Arc::default(),
             folder: folder.map(Arc::new),
         })
     }
@@ -150,7 +153,12 @@ async fn answer(State(database): State<Database>, headers: HeaderMap, body: Byte
         return StatusCode::INTERNAL_SERVER_ERROR.into_response();
     };
     let tables = database.tables.clone();
-    match tokio::task::spawn_blocking(move || call(&tables, &operation, &body)).await {
+    let is_read = matches!(operation.as_str(), "Query" | "Scan");
+    let answer = tokio::task::spawn_blocking(move || call(&tables, &operation, &body)).await;
+    if !is_read {
+        database.written.notify_one();
+    }
+    match answer {
         Ok(Ok(answer)) => answer.into_response(),
         Ok(Err(error)) => {
             let status = StatusCode::from_u16(error.status_code());
@@ -217,7 +225,7 @@ impl Stream {
         let mut saved = None;
         // The last one stays, so that it is neither added nor saved again.
         while let Some((since, _)) = self.done.get(1)
-            && since.elapsed() > SETTLED
+            && since.elapsed() >= SETTLED
         {
             self.done.pop_front();
             saved = self.done.front().map(|(_, position)| position.clone());
@@ -247,6 +255,11 @@ impl Stream {
             self.iterator = next;
         }
         Ok(records)
+    }
+
+    /// When the next position is to be saved, if one has not been saved.
+    pub fn settles(&self) -> Option<Instant> {
+        self.done.get(1).map(|(since, _)| *since + SETTLED)
     }
 
     /// Saves the position at a stop: behind the records of the last page, or

@@ -6,6 +6,7 @@
 //! record; after a failure of the function, each half on its own. A record that
 //! keeps failing is given up and logged, so that it never stops the stream.
 
+use std::future::pending;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -13,16 +14,13 @@ use aws_lambda_events::streams::DynamoDbEventResponse;
 use logstream_core::backoff;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::database::Stream;
 use crate::functions::FunctionError;
 use crate::metrics::Metrics;
 use crate::sockets::Sockets;
-
-/// The polling interval while nothing signals a new row.
-const POLL: Duration = Duration::from_millis(20);
 
 /// The most retries of a batch.
 pub const MAX_RETRIES: u32 = 5;
@@ -66,12 +64,12 @@ impl EventSource {
         }
     }
 
-    /// Feeds the function until the server stops. `stored` signals new rows.
+    /// Feeds the function until the server stops. `written` signals new rows.
     /// Fails when the stream cannot be read.
     pub async fn run<Answer>(
         &mut self,
         stop: &CancellationToken,
-        stored: &Notify,
+        written: &Notify,
         sockets: &Sockets,
         metrics: &Metrics,
         function: impl Fn(Value) -> Answer,
@@ -88,11 +86,18 @@ impl EventSource {
             }
             let mut records = self.stream.next(broadcaster::BATCH_SIZE).await?;
             records.retain(|record| record.get("eventName").is_some_and(|name| name == "INSERT"));
-            metrics.delivering(records.first().and_then(written));
+            metrics.delivering(records.first().and_then(written_at));
             if records.is_empty() {
+                // A position that is not saved yet is saved by the next read.
+                let settles = async {
+                    match self.stream.settles() {
+                        Some(at) => sleep_until(at).await,
+                        None => pending().await,
+                    }
+                };
                 tokio::select! {
-                    () = stored.notified() => {}
-                    () = sleep(POLL) => {}
+                    () = written.notified() => {}
+                    () = settles => {}
                     () = stop.cancelled() => {}
                 }
             } else {
@@ -110,7 +115,7 @@ impl EventSource {
 async fn viewers(sockets: &Sockets) {
     let first = async {
         while sockets.len() == 0 {
-            sleep(POLL).await;
+            sleep(Duration::from_millis(20)).await;
         }
         sleep(RECONNECT).await;
     };
@@ -119,7 +124,7 @@ async fn viewers(sockets: &Sockets) {
 }
 
 /// When a record was written, in Unix seconds.
-fn written(record: &Value) -> Option<u64> {
+fn written_at(record: &Value) -> Option<u64> {
     let written = record.pointer("/dynamodb/ApproximateCreationDateTime")?;
     written.as_f64().map(|seconds| seconds as u64)
 }
@@ -390,7 +395,7 @@ mod tests {
             source
                 .run(
                     &stop,
-                    &Notify::new(),
+                    &database.written,
                     &Sockets::default(),
                     &Metrics::default(),
                     &function,

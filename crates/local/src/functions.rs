@@ -10,7 +10,7 @@ use lambda_runtime::{Context, LambdaEvent};
 use logstream_core::{Connections, ManagementApi, Messages, lambda};
 use serde::Serialize;
 use serde_json::Value;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tracing::Instrument as _;
 
@@ -36,8 +36,6 @@ pub struct Functions {
     pub memory: Memory,
     /// The permits of calls by requests: [`PLACES`].
     pub places: Arc<Semaphore>,
-    /// Signalled when newlog ends, so that the stream is read at once.
-    pub stored: Notify,
 }
 
 /// The functions, by the names of their binaries (`recent-logs`).
@@ -80,11 +78,7 @@ pub async fn invoke(
             call(&app.functions, function, &event).await
         }
     };
-    let answer = isolated(function, call).await;
-    if matches!(function, Function::Newlog) {
-        app.functions.stored.notify_one();
-    }
-    answer
+    isolated(function, call).await
 }
 
 /// Runs a call in a task of its own, so that a panic costs one event.

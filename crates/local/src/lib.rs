@@ -31,9 +31,10 @@ use std::time::Duration;
 use aws_config::{Region, SdkConfig};
 use aws_sdk_dynamodb::config::{Credentials, SharedCredentialsProvider};
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
+use axum::Router;
 use logstream_core::{Connections, ManagementApi, Messages, config};
 use serde_json::Value;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -152,7 +153,6 @@ impl App {
                 management_api: ManagementApi::new(&to_management),
                 memory: broadcaster::Memory::default(),
                 places: Arc::new(Semaphore::new(functions::PLACES)),
-                stored: Notify::new(),
             },
             database,
             sockets,
@@ -178,9 +178,9 @@ impl App {
                     let app = app.clone();
                     async move { invoke(&app, Function::Broadcaster, &event).await }
                 };
-                let stored = &app.functions.stored;
+                let written = &app.database.written;
                 source
-                    .run(&app.stop, stored, &app.sockets, &app.metrics, broadcast)
+                    .run(&app.stop, written, &app.sockets, &app.metrics, broadcast)
                     .await
             }
         };
@@ -266,6 +266,18 @@ impl Drop for Server {
     fn drop(&mut self) {
         self.app.stop.cancel();
     }
+}
+
+/// DynamoDB's API over a new database in memory, with both tables: for
+/// functions that run elsewhere.
+///
+/// # Errors
+/// [`StartError`].
+pub async fn tables_api() -> Result<Router, StartError> {
+    let database = Database::open(None).await.map_err(StartError::Database)?;
+    let created = tables::create_missing(&database).await;
+    created.map_err(StartError::Database)?;
+    Ok(database.api())
 }
 
 async fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {

@@ -140,7 +140,12 @@ impl Outbox {
         self.queue.recv().await
     }
 
-    /// A frame of this many bytes was written.
+    /// A further frame, if it waits already.
+    pub fn try_next(&mut self) -> Option<String> {
+        self.queue.try_recv().ok()
+    }
+
+    /// Frames of this many bytes were written.
     pub fn sent(&self, bytes: usize) {
         self.queued.fetch_sub(bytes, Ordering::Relaxed);
     }

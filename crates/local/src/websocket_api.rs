@@ -48,6 +48,9 @@ pub const ROUTES: [(&str, Function); 4] = [
 const MAX_MESSAGE: usize = 128 * 1024;
 const MAX_FRAME: usize = 32 * 1024;
 
+/// How many bytes of frames are written at once, if so many wait.
+const TOGETHER: usize = 16 * 1024;
+
 /// How long a close waits for the other side.
 const CLOSING: Duration = Duration::from_secs(1);
 
@@ -216,9 +219,8 @@ impl Connection {
                     }
                 }
                 Some(frame) = outbox.next() => {
-                    let bytes = frame.len();
                     tokio::select! {
-                        sent = socket.send(Message::text(frame)) => if sent.is_err() { return End::Client },
+                        sent = self.send(socket, outbox, frame) => if sent.is_err() { return End::Client },
                         // Even while the client does not read.
                         () = close.cancelled() => return self.closed(),
                         () = self.app.stop.cancelled() => return GOING_AWAY,
@@ -226,8 +228,6 @@ impl Connection {
                         // It could not answer a ping either.
                         () = sleep_until(after(options.ping.saturating_mul(2))) => return End::Client,
                     }
-                    outbox.sent(bytes);
-                    self.app.metrics.frames.fetch_add(1, Ordering::Relaxed);
                 }
                 () = sleep_until(ping) => {
                     if !is_alive {
@@ -247,6 +247,32 @@ impl Connection {
             }
             idle = after(options.idle_timeout);
         }
+    }
+
+    /// Sends a frame, and those that have come behind it: together, because
+    /// each write to a socket costs as much as many frames.
+    async fn send(
+        &self,
+        socket: &mut WebSocketStream<TcpStream>,
+        outbox: &mut Outbox,
+        frame: String,
+    ) -> Result<(), Error> {
+        let mut next = Some(frame);
+        let (mut frames, mut bytes) = (0, 0);
+        while let Some(frame) = next {
+            frames += 1;
+            bytes += frame.len();
+            socket.feed(Message::text(frame)).await?;
+            next = if bytes < TOGETHER {
+                outbox.try_next()
+            } else {
+                None
+            };
+        }
+        socket.flush().await?;
+        outbox.sent(bytes);
+        self.app.metrics.frames.fetch_add(frames, Ordering::Relaxed);
+        Ok(())
     }
 
     /// The end when the connection was closed from outside.
