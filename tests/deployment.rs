@@ -21,7 +21,7 @@ use axum::routing::any;
 use lambda_runtime::{Context, LambdaEvent};
 use local::{CONNECTIONS_TABLE, MESSAGES_TABLE, Options, Server};
 use logstream_core::table::{Key, TableDefinition};
-use logstream_core::{Connections, ManagementApi, Messages, connections, lambda, messages};
+use logstream_core::{Connections, ManagementApi, Messages, config, connections, lambda, messages};
 use recorder::Recorder;
 use serde_json::{Value, json};
 use tables::Tables;
@@ -94,7 +94,7 @@ async fn calls() -> BTreeMap<&'static str, BTreeSet<String>> {
     let posts = Arc::default();
     let endpoint = management_api(Arc::clone(&posts)).await;
     let mut to_management = server.management_api().into_builder();
-    to_management.set_http_client(None);
+    to_management.set_http_client(Some(config::http_client()));
     let to_management = to_management.endpoint_url(endpoint).build();
     let mut functions = Functions {
         messages: Messages::new(&to_messages, MESSAGES_TABLE.to_owned()),

@@ -8,7 +8,7 @@ use aws_config::SdkConfig;
 use futures_util::{SinkExt, StreamExt};
 use lambda_http::{Body, Request, Response};
 use local::{Options, Server};
-use logstream_core::lambda;
+use logstream_core::{config, lambda};
 use reqwest::header::HeaderMap;
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
@@ -57,6 +57,8 @@ impl Deployment {
 
     /// APIs that are served elsewhere.
     pub fn at(http: String, websocket: String, server: Option<Server>) -> Self {
+        // reqwest brings none. A second call changes nothing.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         Self {
             http: http.trim_end_matches('/').to_owned(),
             websocket: websocket.trim_end_matches('/').to_owned(),
@@ -266,9 +268,9 @@ pub async fn server_with(options: Options) -> Server {
 /// The settings of a server's functions, with calls that go over the network to
 /// another endpoint.
 pub fn elsewhere(server: &Server, endpoint: &str) -> SdkConfig {
-    let mut config = server.database().into_builder();
-    config.set_http_client(None);
-    config.endpoint_url(endpoint).build()
+    let mut settings = server.database().into_builder();
+    settings.set_http_client(Some(config::http_client()));
+    settings.endpoint_url(endpoint).build()
 }
 
 /// Calls a function's handler with an event, as Lambda would, and returns its

@@ -8,10 +8,12 @@ use logstream_core::{Connections, ManagementApi, config};
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
     logstream_core::logging::init();
-    let aws = config::from_env().await;
+    let aws = config::from_env();
     let connections = Connections::from_env(&aws)?;
     let management_api = ManagementApi::from_env(&aws)?;
     let memory = Memory::default();
+    let tables = config::warm_up(connections.of_site("-"));
+    tokio::join!(tables, management_api.warm_up());
     run(service_fn(async |event: LambdaEvent<_>| {
         let response = broadcaster::handle(&connections, &management_api, &memory, event);
         Ok::<_, Error>(response.await)

@@ -7,7 +7,8 @@ use logstream_core::{Connections, config, lambda};
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
     logstream_core::logging::init();
-    let aws = config::from_env().await;
+    let aws = config::from_env();
     let connections = Connections::from_env(&aws)?;
+    connections.warm_up().await;
     lambda::run(|request| connect::handle(&connections, request)).await
 }

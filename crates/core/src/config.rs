@@ -3,8 +3,16 @@
 use std::fmt;
 use std::time::Duration;
 
+use aws_config::environment::EnvironmentVariableCredentialsProvider;
 use aws_config::timeout::TimeoutConfig;
-use aws_config::{BehaviorVersion, SdkConfig};
+use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_sdk_dynamodb::config::SharedCredentialsProvider;
+use aws_smithy_http_client::Builder;
+use aws_smithy_http_client::tls::Provider;
+use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
+use aws_smithy_runtime_api::client::http::SharedHttpClient;
+use aws_types::service_config::{LoadServiceConfig, ServiceConfigKey};
+use tokio::time::timeout;
 
 /// A function was started without a variable that it needs, or with a value
 /// that it cannot use.
@@ -63,11 +71,48 @@ pub fn timeouts() -> TimeoutConfig {
         .build()
 }
 
-/// The SDK's settings inside a Lambda function: region, credentials and
-/// endpoints come from the environment.
-pub async fn from_env() -> SdkConfig {
-    aws_config::defaults(behavior_version())
+/// An HTTP client for AWS's endpoints.
+pub fn http_client() -> SharedHttpClient {
+    Builder::new()
+        .tls_provider(Provider::Rustls(CryptoMode::Ring))
+        .build_https()
+}
+
+/// The SDK's settings inside a Lambda function, from its environment
+/// ("Defined runtime environment variables"): region, credentials, and the
+/// endpoints that `AWS_ENDPOINT_URL` and its like name. Nothing else is looked
+/// for. The SDK's own loader links the code that reads profiles, instance
+/// metadata and tokens, which is a megabyte that no function uses.
+pub fn from_env() -> SdkConfig {
+    let mut config = SdkConfig::builder()
+        .behavior_version(behavior_version())
         .timeout_config(timeouts())
-        .load()
-        .await
+        .http_client(http_client())
+        .credentials_provider(SharedCredentialsProvider::new(
+            EnvironmentVariableCredentialsProvider::new(),
+        ))
+        .service_config(Environment);
+    config.set_region(std::env::var("AWS_REGION").ok().map(Region::new));
+    config.build()
+}
+
+/// Makes a call while the function starts, so that its first event waits for
+/// no TLS handshake: a start has a whole core, an event only the share that
+/// belongs to the function's memory. What becomes of the call does not matter,
+/// and it takes 2 s at most.
+pub async fn warm_up<T>(call: impl Future<Output = T>) {
+    let _ = timeout(Duration::from_secs(2), call).await;
+}
+
+/// The settings of single services.
+#[derive(Debug)]
+struct Environment;
+
+impl LoadServiceConfig for Environment {
+    /// `AWS_ENDPOINT_URL_DYNAMODB` before `AWS_ENDPOINT_URL`.
+    fn load_config(&self, key: ServiceConfigKey<'_>) -> Option<String> {
+        let service = key.service_id().to_uppercase().replace(' ', "_");
+        let value = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        value(&format!("{}_{service}", key.env())).or_else(|| value(key.env()))
+    }
 }

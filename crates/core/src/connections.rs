@@ -103,6 +103,20 @@ impl Connections {
         Ok(Self::new(config, config::variable(TABLE_VARIABLE)?))
     }
 
+    /// Opens the connection to the table ([`config::warm_up`]), with a put that
+    /// is refused: `$connect` may do nothing else.
+    pub async fn warm_up(&self) {
+        let refused = self
+            .client
+            .put_item()
+            .table_name(&self.table)
+            .item(SITE, AttributeValue::S("-".to_owned()))
+            .item(CONNECTION_ID, AttributeValue::S("-".to_owned()))
+            .condition_expression("attribute_exists(#id)")
+            .expression_attribute_names("#id", CONNECTION_ID);
+        config::warm_up(refused.send()).await;
+    }
+
     /// Stores a connection to a site. Each attempt says anew when it began: a
     /// broadcaster that found the row of an earlier one, whose connection was
     /// not open yet, neither takes the connection for an old one nor deletes

@@ -2,10 +2,22 @@
 
 use std::io::{self, Write};
 
-/// Starts the functions' log on stdout, like lambda_runtime's default, but
-/// ignores a stdout that cannot be written.
+use tracing_subscriber::filter::LevelFilter;
+
+/// Starts the functions' log: a JSON object a line on stdout, from the level
+/// that `AWS_LAMBDA_LOG_LEVEL` names (by default `INFO`). lambda_runtime's own
+/// would compile regular expressions at each cold start, and its lines have no
+/// timestamp, without which Lambda takes each for INFO ("Log level filtering").
 pub fn init() {
-    lambda_runtime::tracing::init_default_subscriber_with_writer(|| BestEffort(io::stdout()));
+    let level = std::env::var("AWS_LAMBDA_LOG_LEVEL");
+    let level = level.ok().and_then(|level| level.parse().ok());
+    tracing_subscriber::fmt()
+        .json()
+        .with_target(false)
+        .with_max_level(level.unwrap_or(LevelFilter::INFO))
+        .with_writer(|| BestEffort(io::stdout()))
+        .log_internal_errors(false)
+        .init();
 }
 
 /// A writer that hides its errors. tracing's formatter would report them with

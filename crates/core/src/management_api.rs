@@ -12,7 +12,7 @@ use aws_sdk_apigatewaymanagement::primitives::Blob;
 use tokio::time::sleep;
 
 use crate::backoff;
-use crate::config::{ConfigError, variable};
+use crate::config::{self, ConfigError, variable};
 use crate::error::chain;
 
 /// The SDK's own variable for the endpoint. There is no usable default: the
@@ -68,6 +68,12 @@ impl ManagementApi {
         // The SDK reads the value itself.
         variable(ENDPOINT_VARIABLE)?;
         Ok(Self::new(config))
+    }
+
+    /// Opens the first connection to the gateway ([`config::warm_up`]), with a
+    /// post to a connection that does not exist.
+    pub async fn warm_up(&self) {
+        config::warm_up(self.post("-", Blob::new("-"))).await;
     }
 
     /// Posts a frame to a connection, once.

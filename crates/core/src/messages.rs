@@ -125,6 +125,13 @@ impl Messages {
         Ok(Self { retention, ..self })
     }
 
+    /// Opens the connection to the table ([`config::warm_up`]), with a query
+    /// that finds nothing.
+    pub async fn warm_up(&self) {
+        let nothing = self.downwards("-", SortKey::MIN, SortKey::MIN, 1);
+        config::warm_up(nothing.send()).await;
+    }
+
     /// Stores a message at the key it asks for or the first free one above it,
     /// unless it is a retry of a stored message; see [`Placement`]. Returns
     /// once the message is durable, within 3 s of the call.

@@ -7,8 +7,9 @@ use logstream_core::{ManagementApi, Messages, config, lambda};
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
     logstream_core::logging::init();
-    let aws = config::from_env().await;
+    let aws = config::from_env();
     let messages = Messages::from_env(&aws)?.with_retention_from_env()?;
     let management_api = ManagementApi::from_env(&aws)?;
+    messages.warm_up().await;
     lambda::run(|request| newlog::handle(&messages, &management_api, request)).await
 }

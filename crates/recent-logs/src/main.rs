@@ -7,7 +7,8 @@ use logstream_core::{Messages, config, lambda};
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
     logstream_core::logging::init();
-    let aws = config::from_env().await;
+    let aws = config::from_env();
     let messages = Messages::from_env(&aws)?;
+    messages.warm_up().await;
     lambda::run(|request| recent_logs::handle(&messages, request)).await
 }
