@@ -48,7 +48,11 @@ pub fn certificates(folder: &Path) -> Result<()> {
     let issuer = Issuer::new(parameters, key);
     let key = KeyPair::generate()?;
     let certificate = CertificateParams::new(["127.0.0.1".to_owned()])?.signed_by(&key, &issuer)?;
-    std::fs::write(authority(folder), authority_certificate.pem())?;
+    // Beside the system's authorities, which a function on Lambda reads too.
+    let mut trusted =
+        std::fs::read_to_string("/etc/ssl/certs/ca-certificates.crt").unwrap_or_default();
+    trusted.push_str(&authority_certificate.pem());
+    std::fs::write(authority(folder), trusted)?;
     std::fs::write(folder.join("certificate.pem"), certificate.pem())?;
     std::fs::write(folder.join("key.pem"), key.serialize_pem())?;
     Ok(())

@@ -116,6 +116,8 @@ impl Function {
 
 impl Drop for Function {
     fn drop(&mut self) {
+        // First, so that it does not complain about the missing API.
+        let _ = self.process.child.start_kill();
         self.api.abort();
     }
 }
