@@ -25,7 +25,7 @@ pub enum Transport {
 }
 
 #[derive(Args, Clone)]
-pub struct Options {
+pub struct Endpoint {
     #[arg(long)]
     pub transport: Transport,
     /// Folder with the certificates of [`certificates`].
@@ -59,7 +59,7 @@ pub fn certificates(folder: &Path) -> Result<()> {
 }
 
 /// Serves until the process ends. Prints the URL first.
-pub async fn serve(router: Router, options: &Options) -> Result<()> {
+pub async fn serve(router: Router, options: &Endpoint) -> Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let port = listener.local_addr()?.port();
     let tls = match options.transport {

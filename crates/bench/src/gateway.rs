@@ -17,7 +17,7 @@ use crate::endpoint;
 #[derive(Args)]
 pub struct Options {
     #[command(flatten)]
-    endpoint: endpoint::Options,
+    endpoint: endpoint::Endpoint,
     /// Milliseconds that each call takes.
     #[arg(long, default_value_t = 0)]
     delay: u64,

@@ -140,7 +140,9 @@ async fn run(arguments: Arguments) -> Result<()> {
     if is_wanted(Part::Rows) {
         server::measure_rows(&plan, &mut report).await?;
     }
-    println!("{}", report.table());
+    if !report.is_empty() {
+        println!("{}", report.table());
+    }
     if is_wanted(Part::Simulation) {
         println!("{}", simulation::table());
     }

@@ -69,6 +69,10 @@ impl Report {
         &mut self.figures[place]
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.figures.is_empty()
+    }
+
     pub fn table(&self) -> Table {
         let mut table = Table::new();
         table.load_style(presets::ASCII_MARKDOWN);

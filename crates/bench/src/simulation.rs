@@ -50,7 +50,7 @@ pub fn table() -> Table {
         (100_000, 1.0),
         (1_000_000, 1.0),
     ] {
-        for accounts in [1, 12, 120] {
+        for accounts in [1, 16, 160] {
             let case = Case {
                 viewers,
                 messages,

@@ -21,7 +21,7 @@ use crate::raw::Client;
 #[derive(Args)]
 pub struct Options {
     #[command(flatten)]
-    endpoint: endpoint::Options,
+    endpoint: endpoint::Endpoint,
     /// Milliseconds that each call takes longer.
     #[arg(long, default_value_t = 0)]
     delay: u64,
