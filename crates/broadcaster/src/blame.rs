@@ -15,9 +15,9 @@ use tokio::time::Instant;
 
 use logstream_core::management_api::Outcome;
 
-/// Others are the connections that were first posted to last, up to this many,
-/// and fewer than twice the posts in flight: when everything in flight begins
-/// to fail, it outnumbers what went through before.
+/// Others are the connections that were first posted to last, up to this
+/// many. Fewer than twice [`crate::fan_out::SIDE_BY_SIDE`]: when everything in
+/// flight begins to fail, it outnumbers what went through before.
 const OTHERS: usize = 100;
 
 /// With fewer others than this there is no "most".
@@ -133,12 +133,10 @@ pub struct Census {
 }
 
 impl Others {
-    /// A connection is about to be posted to for the first time, while so many
-    /// posts may be in flight.
-    pub fn join(&self, progress: &Arc<Progress>, in_flight: usize) {
-        let most = OTHERS.min(2 * in_flight - 1);
+    /// A connection is about to be posted to for the first time.
+    pub fn join(&self, progress: &Arc<Progress>) {
         let mut others = self.lock();
-        while others.len() > most {
+        if others.len() > OTHERS {
             others.pop_front();
         }
         others.push_back(progress.clone());

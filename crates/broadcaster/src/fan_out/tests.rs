@@ -255,7 +255,6 @@ impl Stage {
         let fan_out = FanOut::new(
             &self.connections,
             &self.management_api,
-            &self.memory,
             records.collect(),
             end,
         );
@@ -456,47 +455,6 @@ async fn an_account_that_throttles_every_second_post_closes_nobody() {
         assert!(stage.closed().is_empty());
         stage.have(&viewers, messages);
     }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_rate_that_the_account_limits_is_found_and_nearly_used_up() {
-    const POSTS: usize = 4_000;
-    for rate in [1_000.0, 4_000.0] {
-        let viewers = ids("v", POSTS / 10);
-        // A token bucket, like API Gateway's. A post takes 10 ms.
-        let bucket = Mutex::new((100.0_f64, Instant::now()));
-        let throttled = Arc::new(AtomicUsize::new(0));
-        let count = throttled.clone();
-        let stage = Stage::new(&viewers, move |_, _, _| {
-            let (tokens, looked) = &mut *bucket.lock().unwrap();
-            *tokens = (*tokens + looked.elapsed().as_secs_f64() * rate).min(100.0);
-            *looked = Instant::now();
-            if *tokens >= 1.0 {
-                *tokens -= 1.0;
-                Status(200, 10)
-            } else {
-                count.fetch_add(1, Ordering::Relaxed);
-                Status(429, 10)
-            }
-        });
-        let (failed, took) = stage.broadcast(0..10).await;
-        assert!(failed.is_empty(), "{failed:?}");
-        assert!(stage.closed().is_empty());
-        stage.have(&viewers, 10);
-        let throttled = throttled.load(Ordering::Relaxed);
-        assert!(throttled < POSTS / 10, "{rate}: {throttled} throttled");
-        let least = Duration::from_secs_f64(POSTS as f64 / rate);
-        assert!(took < least.mul_f64(1.3), "{rate}: {took:?} of {least:?}");
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_batch_to_a_thousand_takes_few_round_trips_once_the_pace_is_known() {
-    let stage = Stage::new(&ids("v", 1000), |_, _, _| Status(200, 10));
-    stage.broadcast(0..1).await;
-    let (_, took) = stage.broadcast(1..2).await;
-    // Four round trips of 256 posts.
-    assert!(took <= Duration::from_millis(45), "{took:?}");
 }
 
 #[tokio::test(start_paused = true)]
