@@ -153,12 +153,16 @@ async fn answer(State(database): State<Database>, headers: HeaderMap, body: Byte
         return StatusCode::INTERNAL_SERVER_ERROR.into_response();
     };
     let tables = database.tables.clone();
-    let is_read = matches!(operation.as_str(), "Query" | "Scan");
-    let answer = tokio::task::spawn_blocking(move || call(&tables, &operation, &body)).await;
-    if !is_read {
-        database.written.notify_one();
-    }
-    match answer {
+    let written = database.written.clone();
+    let work = move || {
+        let answer = call(&tables, &operation, &body);
+        // Here, because the write goes on if its caller gives up.
+        if !matches!(operation.as_str(), "Query" | "Scan") {
+            written.notify_one();
+        }
+        answer
+    };
+    match tokio::task::spawn_blocking(work).await {
         Ok(Ok(answer)) => answer.into_response(),
         Ok(Err(error)) => {
             let status = StatusCode::from_u16(error.status_code());
