@@ -48,7 +48,7 @@ const fn case(
 
 use Transport::{Http1, Http2, Plain};
 
-const CASES: [Case; 21] = [
+const CASES: [Case; 23] = [
     case(1, 1, 0, Plain, WHOLE),
     case(100, 1, 0, Plain, WHOLE),
     case(1000, 1, 0, Plain, WHOLE),
@@ -63,10 +63,12 @@ const CASES: [Case; 21] = [
     case(1, 20, 10, Plain, WHOLE),
     case(100, 20, 10, Plain, WHOLE),
     case(1000, 20, 10, Plain, WHOLE),
+    case(100, 1, 10, Http1, WHOLE),
     case(1000, 1, 10, Http1, WHOLE),
     case(1000, 20, 10, Http1, WHOLE),
     case(1000, 1, 10, Http1, OF_512_MB),
     case(1000, 20, 10, Http1, OF_512_MB),
+    case(100, 1, 10, Http2, WHOLE),
     case(1000, 1, 10, Http2, WHOLE),
     case(1000, 1, 10, Http2, OF_512_MB),
     case(1000, 20, 10, Http2, OF_512_MB),
@@ -108,7 +110,7 @@ pub async fn measure(plan: &Plan, report: &mut Report) -> Result<()> {
         let share = share.filter(|_| case.cores < WHOLE);
         let world = World::start(case.transport, 0, case.delay).await?;
         let site = format!("site{}", case.connections);
-        tables::add_connections(&world.tables, &site, case.connections).await?;
+        tables::add_connections(&world, &site, case.connections).await?;
         for run in 0..plan.runs {
             eprintln!("{}, run {} of {}", case.name(), run + 1, plan.runs);
             for build in 0..plan.builds.len() {
@@ -156,6 +158,7 @@ async fn broadcast(
         1
     };
     let mut times = Times::new()?;
+    let before = world.posts().await?;
     let cpu = function.process.cpu();
     for number in 1..=calls {
         let event = events::stream(&sites, number * case.messages, case.messages);
@@ -165,6 +168,10 @@ async fn broadcast(
     }
     let cpu = function.process.cpu().saturating_sub(cpu).as_secs_f64() * 1e3;
     let posts = calls * case.connections * case.messages;
+    let came = world.posts().await? - before;
+    if came != posts {
+        return Err(format!("{name}: {came} posts came of {posts}").into());
+    }
     report.add(build, &name, "first batch", "ms", first.as_secs_f64() * 1e3);
     report.add(build, &name, "batch", "ms", times.at(0.5));
     report.add(
@@ -241,7 +248,7 @@ async fn sustained(plan: &Plan, report: &mut Report, build: usize) -> Result<()>
     let world = World::start(Plain, 5, 10).await?;
     let sites: Vec<_> = (0..20).map(|site| format!("busy{site}")).collect();
     for site in &sites {
-        tables::add_connections(&world.tables, site, 10).await?;
+        tables::add_connections(&world, site, 10).await?;
     }
     let binary = plan.binary(build, "broadcaster");
     let mut function = Function::start(&binary, &world.environment(), None).await?;

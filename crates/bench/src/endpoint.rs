@@ -31,6 +31,9 @@ pub struct Endpoint {
     /// Folder with the certificates of [`certificates`].
     #[arg(long)]
     pub certificates: PathBuf,
+    /// Milliseconds that each call takes longer.
+    #[arg(long, default_value_t = 0)]
+    pub delay: u64,
 }
 
 /// The authority that the functions trust.

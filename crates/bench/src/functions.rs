@@ -87,6 +87,7 @@ const WORKS: [Work; 6] = [
 pub struct World {
     pub tables: String,
     pub gateway: String,
+    pub client: Client,
     certificates: tempfile::TempDir,
     _processes: [Process; 2],
 }
@@ -114,6 +115,7 @@ impl World {
         Ok(Self {
             tables,
             gateway,
+            client: Client::trusting(&endpoint::authority(certificates.path()))?,
             certificates,
             _processes: [tables_process, gateway_process],
         })
@@ -134,6 +136,12 @@ impl World {
         ]
     }
 
+    /// How many posts the gateway has taken.
+    pub async fn posts(&self) -> Result<usize> {
+        let posts = self.client.get(&format!("{}/posts", self.gateway)).await?;
+        Ok(std::str::from_utf8(&posts)?.parse()?)
+    }
+
     pub fn trust(&self) -> std::path::PathBuf {
         endpoint::authority(self.certificates.path())
     }
@@ -143,8 +151,8 @@ pub async fn measure(plan: &Plan, report: &mut Report) -> Result<()> {
     for transport in [Transport::Plain, Transport::Http1] {
         let world = World::start(transport, 0, 0).await?;
         if transport == Transport::Plain {
-            tables::add_messages(&world.tables, "recent", RECENT).await?;
-            tables::add_connections(&world.tables, "online", 10).await?;
+            tables::add_messages(&world, "recent", RECENT).await?;
+            tables::add_connections(&world, "online", 10).await?;
         }
         for run in 0..plan.runs {
             eprintln!("functions, {transport:?}, run {} of {}", run + 1, plan.runs);
@@ -274,7 +282,8 @@ async fn floor(
         report.floor(work.binary, "warm call, p50", "ms", hello_times.at(0.5));
         return Ok(());
     };
-    let body = Client::new()?
+    let body = world
+        .client
         .get(&format!("{}/last/{operation}", world.tables))
         .await?;
     let body = String::from_utf8(body.into())?;

@@ -8,20 +8,10 @@ use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::{get, post};
-use clap::Args;
 use tokio::time::sleep;
 
 use crate::Result;
-use crate::endpoint;
-
-#[derive(Args)]
-pub struct Options {
-    #[command(flatten)]
-    endpoint: endpoint::Endpoint,
-    /// Milliseconds that each call takes.
-    #[arg(long, default_value_t = 0)]
-    delay: u64,
-}
+use crate::endpoint::{self, Endpoint};
 
 #[derive(Default)]
 struct Gateway {
@@ -29,7 +19,7 @@ struct Gateway {
     posts: AtomicU64,
 }
 
-pub async fn serve(options: Options) -> Result<()> {
+pub async fn serve(options: Endpoint) -> Result<()> {
     let gateway = Arc::new(Gateway {
         delay: Duration::from_millis(options.delay),
         ..Gateway::default()
@@ -46,7 +36,7 @@ pub async fn serve(options: Options) -> Result<()> {
             }),
         )
         .with_state(gateway);
-    endpoint::serve(router, &options.endpoint).await
+    endpoint::serve(router, &options).await
 }
 
 async fn take(State(gateway): State<Arc<Gateway>>) -> StatusCode {

@@ -74,10 +74,10 @@ enum Part {
 enum Role {
     /// The tables, over HTTP.
     #[command(hide = true)]
-    Tables(tables::Options),
+    Tables(endpoint::Endpoint),
     /// API Gateway's management API.
     #[command(hide = true)]
-    Gateway(gateway::Options),
+    Gateway(endpoint::Endpoint),
     /// The least work: posts the same bytes again and again.
     #[command(hide = true)]
     Raw(raw::Options),

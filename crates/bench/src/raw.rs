@@ -1,5 +1,6 @@
 //! The floors: the least work that any program would have to do.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -9,10 +10,14 @@ use axum::body::Bytes;
 use clap::Args;
 use http_body_util::{BodyExt as _, Full};
 use hyper::Request;
+use hyper_rustls::builderstates::WantsSchemes;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::{ClientConfig, RootCertStore};
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 
@@ -129,11 +134,7 @@ fn sign_post(to: &str, body: &[u8]) -> Result<Signature> {
 }
 
 /// Runs a loop of posts in a process of its own.
-pub async fn measure(
-    arguments: &[&str],
-    trust: &std::path::Path,
-    share: Option<&Share>,
-) -> Result<Took> {
+pub async fn measure(arguments: &[&str], trust: &Path, share: Option<&Share>) -> Result<Took> {
     let mut command = tokio::process::Command::new(std::env::current_exe()?);
     command
         .arg("raw")
@@ -150,16 +151,34 @@ pub struct Client(legacy::Client<HttpsConnector<HttpConnector>, Full<Bytes>>);
 
 impl Client {
     pub fn new() -> Result<Self> {
+        Ok(Self::with(
+            HttpsConnectorBuilder::new().with_native_roots()?,
+        ))
+    }
+
+    /// A client that trusts only the authorities of a file.
+    pub fn trusting(authorities: &Path) -> Result<Self> {
+        let mut roots = RootCertStore::empty();
+        let certificates = CertificateDer::pem_file_iter(authorities)?;
+        roots.add_parsable_certificates(certificates.flatten());
+        let config = ClientConfig::builder()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        Ok(Self::with(
+            HttpsConnectorBuilder::new().with_tls_config(config),
+        ))
+    }
+
+    fn with(tls: HttpsConnectorBuilder<WantsSchemes>) -> Self {
         let mut tcp = HttpConnector::new();
         tcp.set_nodelay(true);
         tcp.enforce_http(false);
-        let connector = HttpsConnectorBuilder::new()
-            .with_native_roots()?
+        let connector = tls
             .https_or_http()
             .enable_all_versions()
             .wrap_connector(tcp);
         let client = legacy::Client::builder(TokioExecutor::new()).build(connector);
-        Ok(Self(client))
+        Self(client)
     }
 
     /// Posts a body, and reads the answer, which must be a 2xx.

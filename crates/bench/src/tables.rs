@@ -9,23 +9,13 @@ use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{Path, Request, State};
 use axum::response::Response;
 use axum::routing::get;
-use clap::Args;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 use tower::ServiceExt as _;
 
 use crate::Result;
-use crate::endpoint;
-use crate::raw::Client;
-
-#[derive(Args)]
-pub struct Options {
-    #[command(flatten)]
-    endpoint: endpoint::Endpoint,
-    /// Milliseconds that each call takes longer.
-    #[arg(long, default_value_t = 0)]
-    delay: u64,
-}
+use crate::endpoint::{self, Endpoint};
+use crate::functions::World;
 
 #[derive(Clone)]
 struct Tables {
@@ -35,7 +25,7 @@ struct Tables {
     last: Arc<Mutex<HashMap<String, Bytes>>>,
 }
 
-pub async fn serve(options: Options) -> Result<()> {
+pub async fn serve(options: Endpoint) -> Result<()> {
     let tables = Tables {
         router: local::tables_api().await?,
         delay: Duration::from_millis(options.delay),
@@ -45,7 +35,7 @@ pub async fn serve(options: Options) -> Result<()> {
         .route("/last/{operation}", get(last))
         .fallback(call)
         .with_state(tables);
-    endpoint::serve(router, &options.endpoint).await
+    endpoint::serve(router, &options).await
 }
 
 async fn call(State(tables): State<Tables>, request: Request) -> Response {
@@ -73,7 +63,7 @@ async fn last(State(tables): State<Tables>, Path(operation): Path<String>) -> By
 }
 
 /// Stores connections to a site, in DynamoDB's largest batches.
-pub async fn add_connections(url: &str, site: &str, count: usize) -> Result<()> {
+pub async fn add_connections(world: &World, site: &str, count: usize) -> Result<()> {
     let rows = (0..count).map(|number| {
         json!({
             "site": {"S": site},
@@ -82,11 +72,11 @@ pub async fn add_connections(url: &str, site: &str, count: usize) -> Result<()> 
             "ExpiresAt": {"N": "4102444800"},
         })
     });
-    add(url, local::CONNECTIONS_TABLE, rows).await
+    add(world, local::CONNECTIONS_TABLE, rows).await
 }
 
 /// Stores messages of a site.
-pub async fn add_messages(url: &str, site: &str, count: usize) -> Result<()> {
+pub async fn add_messages(world: &World, site: &str, count: usize) -> Result<()> {
     let rows = (0..count).map(|number| {
         json!({
             "site": {"S": site},
@@ -96,19 +86,19 @@ pub async fn add_messages(url: &str, site: &str, count: usize) -> Result<()> {
             "TimeToLive": {"N": "4102444800"},
         })
     });
-    add(url, local::MESSAGES_TABLE, rows).await
+    add(world, local::MESSAGES_TABLE, rows).await
 }
 
-async fn add(url: &str, table: &str, rows: impl Iterator<Item = Value>) -> Result<()> {
-    let client = Client::new()?;
+async fn add(world: &World, table: &str, rows: impl Iterator<Item = Value>) -> Result<()> {
     let rows: Vec<_> = rows
         .map(|row| json!({"PutRequest": {"Item": row}}))
         .collect();
     for batch in rows.chunks(25) {
         let body = json!({"RequestItems": {table: batch}}).to_string();
-        client
+        world
+            .client
             .call(
-                url,
+                &world.tables,
                 Some("DynamoDB_20120810.BatchWriteItem"),
                 body.into(),
                 None,
