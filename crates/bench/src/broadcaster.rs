@@ -295,7 +295,7 @@ async fn sustained(plan: &Plan, report: &mut Report, build: usize) -> Result<()>
     Ok(())
 }
 
-fn check(answer: &[u8]) -> Result<()> {
+pub fn check(answer: &[u8]) -> Result<()> {
     let answer: serde_json::Value = serde_json::from_slice(answer)?;
     match answer
         .get("batchItemFailures")

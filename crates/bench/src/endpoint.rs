@@ -50,7 +50,7 @@ pub fn certificates(folder: &Path) -> Result<()> {
     let authority_certificate = parameters.self_signed(&key)?;
     let issuer = Issuer::new(parameters, key);
     let key = KeyPair::generate()?;
-    let certificate = CertificateParams::new(["127.0.0.1".to_owned()])?.signed_by(&key, &issuer)?;
+    let certificate = CertificateParams::new(["localhost".to_owned()])?.signed_by(&key, &issuer)?;
     // Beside the system's authorities, which a function on Lambda reads too.
     let mut trusted =
         std::fs::read_to_string("/etc/ssl/certs/ca-certificates.crt").unwrap_or_default();
@@ -70,7 +70,8 @@ pub async fn serve(router: Router, options: &Endpoint) -> Result<()> {
         transport => Some(acceptor(transport, &options.certificates)?),
     };
     let scheme = if tls.is_some() { "https" } else { "http" };
-    println!("{scheme}://127.0.0.1:{port}");
+    // A name, as on AWS.
+    println!("{scheme}://localhost:{port}");
     loop {
         let (stream, _) = listener.accept().await?;
         stream.set_nodelay(true)?;

@@ -18,6 +18,7 @@ mod raw;
 mod report;
 mod server;
 mod simulation;
+mod sizes;
 mod tables;
 
 use std::path::{Path, PathBuf};
@@ -61,6 +62,8 @@ enum Part {
     Functions,
     /// The broadcaster: 1 to 10,000 connections.
     Broadcaster,
+    /// The functions with each memory size.
+    Sizes,
     /// The local server.
     Server,
     /// The local server with many stored messages.
@@ -124,7 +127,7 @@ async fn run(arguments: Arguments) -> Result<()> {
     };
     let mut report = Report::new(plan.builds.len());
     let is_wanted = |part| match arguments.only.is_empty() {
-        // Takes half an hour.
+        // Takes some minutes more.
         true => part != Part::Rows || arguments.short,
         false => arguments.only.contains(&part),
     };
@@ -133,6 +136,9 @@ async fn run(arguments: Arguments) -> Result<()> {
     }
     if is_wanted(Part::Broadcaster) {
         broadcaster::measure(&plan, &mut report).await?;
+    }
+    if is_wanted(Part::Sizes) {
+        sizes::measure(&plan, &mut report).await?;
     }
     if is_wanted(Part::Server) {
         server::measure(&plan, &mut report).await?;

@@ -138,6 +138,11 @@ impl Share {
         }
         Some(share)
     }
+
+    /// From now on a process has this share.
+    pub fn take(&self, process: &Process) -> Result<()> {
+        Ok(std::fs::write(&self.members, process.id.to_string())?)
+    }
 }
 
 impl Drop for Share {

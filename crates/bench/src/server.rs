@@ -18,9 +18,11 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 use crate::process::Process;
 use crate::raw::Client;
 use crate::report::{Report, Times};
-use crate::{Plan, Result, events};
+use crate::{Plan, Result, events, tables};
 
 const WORK: &str = "local server";
+
+const SITES: usize = 20;
 
 /// Longer than anything here takes.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -245,7 +247,7 @@ async fn work(plan: &Plan, report: &mut Report, build: usize) -> Result<()> {
     report.add(build, WORK, "POST to 200, p50", "ms", posts.at(0.5));
     report.add(build, WORK, "POST to frame, p50", "ms", frames.at(0.5));
     report.add(build, WORK, "POST to frame, p99", "ms", frames.at(0.99));
-    let rate = server.post_all(20, 100, 0, 20_000 / part).await?;
+    let rate = server.post_all(SITES, 100, 0, 20_000 / part).await?;
     report.add(build, WORK, "messages/s of 100 senders", "", rate);
 
     let server = Arc::new(Server::start(plan, build, &[]).await?);
@@ -267,7 +269,6 @@ async fn work(plan: &Plan, report: &mut Report, build: usize) -> Result<()> {
 
 /// 3,000 messages/s for 3 s over 20 sites with 150 viewers.
 async fn burst(plan: &Plan, report: &mut Report, build: usize) -> Result<()> {
-    const SITES: usize = 20;
     const VIEWERS: usize = 150;
     let (rate, seconds) = if plan.is_short { (100, 1) } else { (3000, 3) };
     let server = Arc::new(Server::start(plan, build, &[]).await?);
@@ -328,22 +329,14 @@ pub async fn measure_rows(plan: &Plan, report: &mut Report) -> Result<()> {
         &[10_000, 100_000, 1_000_000]
     };
     for build in 0..plan.builds.len() {
-        let folder = tempfile::tempdir()?;
-        let path = folder.path().display().to_string();
-        let mut stored = 0;
         for rows in steps {
             eprintln!("local server with {rows} messages");
-            let server = Arc::new(Server::start(plan, build, &["--data-dir", &path]).await?);
-            server.post_all(20, 16, stored, rows - stored).await?;
-            stored = *rows;
-            let server = Arc::into_inner(server).ok_or("a sender is left")?;
-            server.process.terminate().await?;
-
+            let folder = tempfile::tempdir()?;
+            tables::fill(folder.path(), SITES, *rows).await?;
+            let path = folder.path().display().to_string();
             let server = Server::start(plan, build, &["--data-dir", &path]).await?;
             let name = format!("local server, {rows} messages stored");
-            let (posts, frames) = server
-                .post_to_frame("site0", 50_000_000 + rows, 200)
-                .await?;
+            let (posts, frames) = server.post_to_frame("site0", 50_000_000, 200).await?;
             report.add(
                 build,
                 &name,

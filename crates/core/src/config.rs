@@ -4,15 +4,18 @@ use std::fmt;
 use std::time::Duration;
 
 use aws_config::environment::EnvironmentVariableCredentialsProvider;
+use aws_config::stalled_stream_protection::StalledStreamProtectionConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_dynamodb::config::SharedCredentialsProvider;
-use aws_smithy_http_client::Builder;
 use aws_smithy_http_client::tls::Provider;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
+use aws_types::sdk_config::Builder;
 use aws_types::service_config::{LoadServiceConfig, ServiceConfigKey};
 use tokio::time::timeout;
+
+use crate::dns::Names;
 
 /// A function was started without a variable that it needs, or with a value
 /// that it cannot use.
@@ -55,27 +58,28 @@ pub fn days(name: &'static str) -> Result<Duration, ConfigError> {
     Ok(Duration::from_secs(u64::from(days) * 24 * 60 * 60))
 }
 
-/// The version of the SDK's defaults. Pinned, so that an update of the SDK
-/// changes none of its behaviour.
-pub fn behavior_version() -> BehaviorVersion {
-    BehaviorVersion::v2026_01_12()
-}
-
-/// The time limits of every AWS call. A caller of newlog gives up after 5 s
-/// and the function after 3 s, so a call that hangs must leave time for
-/// another.
-pub fn timeouts() -> TimeoutConfig {
-    TimeoutConfig::builder()
+/// What all settings of the SDK begin with. The version of its defaults is
+/// pinned, so that an update of the SDK changes none of its behaviour.
+pub fn builder() -> Builder {
+    // A caller of newlog gives up after 5 s and the function after 3 s, so a
+    // call that hangs must leave time for another.
+    let timeouts = TimeoutConfig::builder()
         .connect_timeout(Duration::from_secs(1))
         .operation_attempt_timeout(Duration::from_secs(2))
-        .build()
+        .build();
+    SdkConfig::builder()
+        .behavior_version(BehaviorVersion::v2026_01_12())
+        .timeout_config(timeouts)
+        // It watches how fast each body moves. These are short, and an attempt
+        // has its time limit.
+        .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
 }
 
 /// An HTTP client for AWS's endpoints.
 pub fn http_client() -> SharedHttpClient {
-    Builder::new()
+    aws_smithy_http_client::Builder::new()
         .tls_provider(Provider::Rustls(CryptoMode::Ring))
-        .build_https()
+        .build_with_resolver(Names::default())
 }
 
 /// The SDK's settings inside a Lambda function, from its environment
@@ -84,9 +88,7 @@ pub fn http_client() -> SharedHttpClient {
 /// for. The SDK's own loader links the code that reads profiles, instance
 /// metadata and tokens, which is a megabyte that no function uses.
 pub fn from_env() -> SdkConfig {
-    let mut config = SdkConfig::builder()
-        .behavior_version(behavior_version())
-        .timeout_config(timeouts())
+    let mut config = builder()
         .http_client(http_client())
         .credentials_provider(SharedCredentialsProvider::new(
             EnvironmentVariableCredentialsProvider::new(),

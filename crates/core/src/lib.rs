@@ -13,6 +13,7 @@ pub mod api_gateway;
 pub mod backoff;
 pub mod config;
 pub mod connections;
+mod dns;
 pub mod error;
 pub mod lambda;
 pub mod logging;

@@ -24,7 +24,7 @@ mod websocket_api;
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -268,13 +268,14 @@ impl Drop for Server {
     }
 }
 
-/// DynamoDB's API over a new database in memory, with both tables: for
-/// functions that run elsewhere.
+/// DynamoDB's API over the database of a folder, or a new one in memory, with
+/// both tables: for functions that run elsewhere.
 ///
 /// # Errors
 /// [`StartError`].
-pub async fn tables_api() -> Result<Router, StartError> {
-    let database = Database::open(None).await.map_err(StartError::Database)?;
+pub async fn tables_api(data_dir: Option<&Path>) -> Result<Router, StartError> {
+    let database = Database::open(data_dir).await;
+    let database = database.map_err(StartError::Database)?;
     let created = tables::create_missing(&database).await;
     created.map_err(StartError::Database)?;
     Ok(database.api())
@@ -291,9 +292,7 @@ async fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
 /// environment is not read: no variable of the user's may send the calls
 /// elsewhere.
 fn sdk_config(http_client: SharedHttpClient) -> SdkConfig {
-    SdkConfig::builder()
-        .behavior_version(config::behavior_version())
-        .timeout_config(config::timeouts())
+    config::builder()
         .region(Region::from_static("local"))
         .credentials_provider(SharedCredentialsProvider::new(Credentials::new(
             "local", "local", None, None, "local",

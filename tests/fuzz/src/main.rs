@@ -15,7 +15,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use aws_config::{Region, SdkConfig};
+use aws_config::Region;
 use aws_sdk_dynamodb::config::{Credentials, SharedCredentialsProvider};
 use aws_smithy_runtime_api::client::http::{
     HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpClient,
@@ -65,8 +65,7 @@ impl World {
             _ => panic!("FUZZ_TARGET names no target"),
         };
         let credentials = Credentials::new("test", "test", None, None, "test");
-        let aws = SdkConfig::builder()
-            .behavior_version(config::behavior_version())
+        let aws = config::builder()
             .region(Region::from_static("test"))
             .credentials_provider(SharedCredentialsProvider::new(credentials))
             .endpoint_url("http://aws")
@@ -136,8 +135,8 @@ fn newlog(_: &World, body: &[u8]) {
         }
     };
     assert!((1..=MAX_SITE_BYTES).contains(&message.site.len()));
-    let row = to_item(&message, message.key, 7);
-    assert_eq!(from_item(&row).as_ref(), Some(&message), "as a row");
+    let mut row = to_item(&message, message.key, 7);
+    assert_eq!(from_item(&mut row).as_ref(), Some(&message), "as a row");
 
     let time = message.key.to_string();
     let level = message.level.name();
