@@ -58,7 +58,7 @@ fn read(record: Value, sites: &mut HashSet<Arc<str>>) -> Result<Record, &'static
         .change
         .sequence_number
         .ok_or("it has no sequence number")?;
-    let message = messages::from_item(&record.change.new_image.into())
+    let message = messages::from_item(&mut record.change.new_image.into())
         .ok_or("its new image is not a message")?;
     let frame = message.to_frame();
     if frame.len() > MAX_FRAME_BYTES {

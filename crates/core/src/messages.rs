@@ -310,12 +310,17 @@ impl Messages {
                 .filter_expression("#expires > :now")
                 .expression_attribute_names("#expires", TIME_TO_LIVE)
                 .expression_attribute_values(":now", number(now()))
+                // What is not needed costs as much to read as what is.
+                .projection_expression("#timestamp, #message, #level")
+                .expression_attribute_names("#message", MESSAGE)
+                .expression_attribute_names("#level", LOG_LEVEL)
                 .send()
         });
-        let page = page.await.map_err(|error| Error::aws("Query", &error))?;
-        let mut messages = Vec::with_capacity(page.items().len());
-        for row in page.items() {
-            match from_item(row) {
+        let mut page = page.await.map_err(|error| Error::aws("Query", &error))?;
+        let mut rows = page.items.take().unwrap_or_default();
+        let mut messages = Vec::with_capacity(rows.len());
+        for row in &mut rows {
+            match of_site(site.to_owned(), row) {
                 Some(message) => messages.push(message),
                 None => tracing::error!(
                     site,
@@ -347,21 +352,32 @@ pub fn to_item(message: &Message, key: SortKey, expires: u64) -> Item {
     .into()
 }
 
-/// The message of a row, from the table or the stream. Somebody else may have
+/// The message of a row of the stream, whose text is taken out.
+/// `None` as for [`of_site`], and if the site is not a string.
+pub fn from_item(item: &mut Item) -> Option<Message> {
+    let site = item.get(SITE)?.as_s().ok()?.clone();
+    of_site(site, item)
+}
+
+/// The message of a row, whose text is taken out. Somebody else may have
 /// written it: a missing or unreadable level is `info`, and a text that is
 /// missing or NULL is empty. `None` if the key or the text is of another type.
-pub fn from_item(item: &Item) -> Option<Message> {
+fn of_site(site: String, item: &mut Item) -> Option<Message> {
     let level = item.get(LOG_LEVEL).and_then(|level| level.as_s().ok());
+    let level = level
+        .and_then(|name| Level::from_name(name))
+        .unwrap_or(Level::Info);
+    let key = stored_key(item)?;
+    let text = match item.get_mut(MESSAGE) {
+        None | Some(AttributeValue::Null(_)) => String::new(),
+        Some(AttributeValue::S(text)) => std::mem::take(text),
+        Some(_) => return None,
+    };
     Some(Message {
-        site: item.get(SITE)?.as_s().ok()?.clone(),
-        text: match item.get(MESSAGE) {
-            None | Some(AttributeValue::Null(_)) => String::new(),
-            Some(text) => text.as_s().ok()?.clone(),
-        },
-        level: level
-            .and_then(|name| Level::from_name(name))
-            .unwrap_or(Level::Info),
-        key: stored_key(item)?,
+        site,
+        text,
+        level,
+        key,
     })
 }
 
@@ -411,14 +427,14 @@ mod tests {
             key: SortKey::MAX,
         };
         let row = to_item(&message, message.key, 7);
-        assert_eq!(from_item(&row).as_ref(), Some(&message));
+        assert_eq!(from_item(&mut row.clone()).as_ref(), Some(&message));
         let changed = |name: &str, value: Option<AttributeValue>| {
             let mut row = row.clone();
             match value {
                 Some(value) => row.insert(name.to_owned(), value),
                 None => row.remove(name),
             };
-            from_item(&row)
+            from_item(&mut row)
         };
         let null = AttributeValue::Null(true);
         let five = AttributeValue::N("5".into());
