@@ -3,9 +3,10 @@
 
 use std::collections::VecDeque;
 use std::fs::{File, TryLockError};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
@@ -21,7 +22,7 @@ use dynoxide::errors::DynoxideError;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -48,9 +49,7 @@ const STREAM_INDEX: &str = "
 #[derive(Clone)]
 pub struct Database {
     tables: dynoxide::Database,
-    /// One call at a time. The database has one lock, and threads that wait for
-    /// it would only cost memory.
-    place: Arc<Semaphore>,
+    calls: Calls,
     /// Signalled after each write, so that the stream is read at once.
     pub written: Arc<Notify>,
     /// The lock of the folder. It ends with this value and with the process,
@@ -69,7 +68,7 @@ impl Database {
         .await?;
         Ok(Self {
             tables,
-            place: Arc::new(Semaphore::new(1)),
+            calls: Calls::default(),
             written: Arc::default(),
             folder: folder.map(Arc::new),
         })
@@ -103,6 +102,7 @@ impl Database {
     /// A table's stream: from where it was saved, else from now on.
     pub async fn stream(&self, table: &str) -> Result<Stream, String> {
         let tables = self.tables.clone();
+        let calls = self.calls.clone();
         let table = table.to_owned();
         blocking(move || {
             let streams = ListStreamsRequest {
@@ -133,6 +133,7 @@ impl Database {
             };
             Ok(Stream {
                 tables,
+                calls,
                 arn: stream.stream_arn,
                 done: [(Instant::now(), iterator.clone())].into(),
                 iterator,
@@ -149,9 +150,6 @@ async fn answer(State(database): State<Database>, headers: HeaderMap, body: Byte
     let target = target.and_then(|target| target.to_str().ok());
     let operation = target.and_then(|target| target.rsplit('.').next());
     let operation = operation.unwrap_or_default().to_owned();
-    let Ok(_place) = database.place.acquire().await else {
-        return StatusCode::INTERNAL_SERVER_ERROR.into_response();
-    };
     let tables = database.tables.clone();
     let written = database.written.clone();
     let work = move || {
@@ -162,14 +160,67 @@ async fn answer(State(database): State<Database>, headers: HeaderMap, body: Byte
         }
         answer
     };
-    match tokio::task::spawn_blocking(work).await {
-        Ok(Ok(answer)) => answer.into_response(),
-        Ok(Err(error)) => {
+    match database.calls.run(work).await {
+        Some(Ok(answer)) => answer.into_response(),
+        Some(Err(error)) => {
             let status = StatusCode::from_u16(error.status_code());
             let status = status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
             (status, error.to_json()).into_response()
         }
-        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+        None => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
+}
+
+/// The calls of the database, one after another on one thread. The database has
+/// one lock, so more threads would only wait for it; and a thread for each call
+/// would be woken for each, which takes as long as the call.
+#[derive(Clone, Default)]
+struct Calls(Arc<Mutex<Queue>>);
+
+#[derive(Default)]
+struct Queue {
+    waiting: VecDeque<Box<dyn FnOnce() + Send>>,
+    /// Whether a thread takes them.
+    is_served: bool,
+}
+
+impl Calls {
+    /// Carries out a call, unless its caller has given up by then. `None` if it
+    /// panics.
+    async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+        let (answer, answered) = oneshot::channel();
+        self.add(Box::new(move || {
+            if !answer.is_closed() {
+                // Nobody has to wait for it.
+                let _ = answer.send(work());
+            }
+        }));
+        answered.await.ok()
+    }
+
+    fn add(&self, call: Box<dyn FnOnce() + Send>) {
+        let mut queue = self.lock();
+        queue.waiting.push_back(call);
+        if !std::mem::replace(&mut queue.is_served, true) {
+            let calls = self.clone();
+            tokio::task::spawn_blocking(move || {
+                while let Some(call) = calls.next() {
+                    // A panic costs one call.
+                    let _ = catch_unwind(AssertUnwindSafe(call));
+                }
+            });
+        }
+    }
+
+    fn next(&self) -> Option<Box<dyn FnOnce() + Send>> {
+        let mut queue = self.lock();
+        let next = queue.waiting.pop_front();
+        queue.is_served = next.is_some();
+        next
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -205,6 +256,7 @@ fn call(
 /// A position in a table's stream.
 pub struct Stream {
     tables: dynoxide::Database,
+    calls: Calls,
     arn: String,
     iterator: String,
     /// Whether an earlier process has read up to here.
@@ -238,14 +290,14 @@ impl Stream {
             shard_iterator: self.iterator.clone(),
             limit: Some(limit),
         };
-        let page = blocking(move || {
+        let page = self.calls.run(move || {
             if let Some(position) = saved {
                 position::save(&tables, &position)?;
             }
             tables.get_records(request).map_err(text)
-        })
-        .await
-        .map_err(|error| format!("the stream cannot be read: {error}"))?;
+        });
+        let page = page.await.unwrap_or_else(|| Err("it panicked".to_owned()));
+        let page = page.map_err(|error| format!("the stream cannot be read: {error}"))?;
         let mut records = Vec::with_capacity(page.records.len());
         for record in page.records {
             let mut record = serde_json::to_value(record).map_err(text)?;
@@ -383,4 +435,50 @@ async fn blocking<T: Send + 'static>(
 
 fn text(error: impl std::fmt::Display) -> String {
     error.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use futures_util::FutureExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_call_that_panics_costs_only_itself() {
+        let calls = Calls::default();
+        let (first, panics, last) = tokio::join!(
+            calls.run(|| 1),
+            calls.run(|| panic!("in a call")),
+            calls.run(|| 3)
+        );
+        assert_eq!((first, panics, last), (Some(1), None::<()>, Some(3)));
+        assert_eq!(calls.run(|| 4).await, Some(4));
+    }
+
+    #[tokio::test]
+    async fn a_call_is_not_begun_for_a_caller_that_has_given_up_but_one_that_runs_ends() {
+        let calls = Calls::default();
+        let (go_on, wait) = mpsc::channel::<()>();
+        let (begins, begun) = mpsc::channel();
+        let (is_done, done) = mpsc::channel();
+        let runs = calls.run({
+            let is_done = is_done.clone();
+            move || {
+                begins.send(()).unwrap();
+                wait.recv().unwrap();
+                is_done.send("runs").unwrap();
+            }
+        });
+        let mut runs = Box::pin(runs);
+        assert!(runs.as_mut().now_or_never().is_none());
+        let waits = calls.run(move || is_done.send("waits").unwrap());
+        assert!(waits.now_or_never().is_none());
+        begun.recv().unwrap();
+        drop(runs);
+        go_on.send(()).unwrap();
+        calls.run(|| ()).await.unwrap();
+        assert_eq!(done.try_iter().collect::<Vec<_>>(), ["runs"]);
+    }
 }

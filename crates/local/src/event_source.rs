@@ -34,6 +34,11 @@ pub const MAX_AGE: Duration = Duration::from_secs(60);
 const RECONNECT: Duration = Duration::from_millis(500);
 const LONGEST_RECONNECT: Duration = Duration::from_secs(5);
 
+/// After a batch of several records the next one is read no earlier than this
+/// long after it. A batch reads the stream and each site's connections once, so
+/// what comes fast is sent in fewer batches. A lone message waits for nothing.
+const GATHERING: Duration = Duration::from_millis(5);
+
 /// The wait before the first retry, and the longest.
 const FIRST_BACKOFF: Duration = Duration::from_millis(100);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(2);
@@ -77,6 +82,7 @@ impl EventSource {
     where
         Answer: Future<Output = Result<Value, FunctionError>>,
     {
+        let mut next_read = None;
         loop {
             let delivered = deliver(&mut self.undelivered, metrics, &function);
             stop.run_until_cancelled(delivered).await;
@@ -84,9 +90,15 @@ impl EventSource {
                 // What is undelivered is read again by the next process.
                 return self.stream.save(self.undelivered.is_empty()).await;
             }
+            if let Some(at) = next_read.take() {
+                stop.run_until_cancelled(sleep_until(at)).await;
+            }
             let mut records = self.stream.next(broadcaster::BATCH_SIZE).await?;
             records.retain(|record| record.get("eventName").is_some_and(|name| name == "INSERT"));
             metrics.delivering(records.first().and_then(written_at));
+            if records.len() > 1 {
+                next_read = Some(Instant::now() + GATHERING);
+            }
             if records.is_empty() {
                 // A position that is not saved yet is saved by the next read.
                 let settles = async {
