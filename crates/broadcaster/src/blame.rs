@@ -6,8 +6,11 @@
 //!    this machine's.
 //! 2. With too few others to tell, only silence and 429 are its own.
 //! 3. What says nothing about the connection (403, no network) never is.
+//! 4. Nor is 429 while others, too, go through only after some: the account is
+//!    throttled, and some connections are less lucky than others.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -15,9 +18,9 @@ use tokio::time::Instant;
 
 use logstream_core::management_api::Outcome;
 
-/// Others are the connections that were first posted to last, up to this
-/// many. Fewer than twice [`crate::fan_out::SIDE_BY_SIDE`]: when everything in
-/// flight begins to fail, it outnumbers what went through before.
+/// Others are the connections that were first posted to last, up to this many,
+/// and fewer than twice the posts in flight: when everything in flight begins
+/// to fail, it outnumbers what went through before.
 const OTHERS: usize = 100;
 
 /// With fewer others than this there is no "most".
@@ -34,6 +37,12 @@ const QUIET: Duration = Duration::from_secs(3);
 /// Others of which more than one in so many needed a second attempt are not
 /// going through.
 const RETRIED: usize = 4;
+
+/// Of the frames that were delivered since a connection began to fail, one in
+/// so many was throttled first: then the account is throttled. A connection
+/// that meets 429 at one attempt in ten meets eight in a row once in 100
+/// million times.
+const THROTTLED: u64 = 10;
 
 /// Who has to bear a failure.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -122,7 +131,18 @@ impl Progress {
 
 /// The connections of an invocation by which a failure is judged.
 #[derive(Default)]
-pub struct Others(Mutex<VecDeque<Arc<Progress>>>);
+pub struct Others {
+    last: Mutex<VecDeque<Arc<Progress>>>,
+    delivered: AtomicU64,
+    delivered_after_429: AtomicU64,
+}
+
+/// How many frames were delivered until a moment.
+#[derive(Clone, Copy, Debug)]
+pub struct Delivered {
+    all: u64,
+    after_429: u64,
+}
 
 /// How the others are doing.
 #[derive(Clone, Copy, Default, Debug)]
@@ -130,22 +150,47 @@ pub struct Census {
     pub served: usize,
     pub retried: usize,
     pub failing: usize,
+    pub is_throttled: bool,
 }
 
 impl Others {
-    /// A connection is about to be posted to for the first time.
-    pub fn join(&self, progress: &Arc<Progress>) {
+    /// A connection is about to be posted to for the first time, while so many
+    /// posts may be in flight.
+    pub fn join(&self, progress: &Arc<Progress>, in_flight: usize) {
+        let most = OTHERS.min(2 * in_flight - 1);
         let mut others = self.lock();
-        if others.len() > OTHERS {
+        while others.len() > most {
             others.pop_front();
         }
         others.push_back(progress.clone());
     }
 
-    /// How all but this one are doing.
-    pub fn census(&self, but: &Arc<Progress>) -> Census {
+    /// A frame was delivered, to any connection.
+    pub fn count(&self, is_after_429: bool) {
+        self.delivered.fetch_add(1, Ordering::Relaxed);
+        if is_after_429 {
+            self.delivered_after_429.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// How many frames were delivered until now.
+    pub fn delivered(&self) -> Delivered {
+        Delivered {
+            all: self.delivered.load(Ordering::Relaxed),
+            after_429: self.delivered_after_429.load(Ordering::Relaxed),
+        }
+    }
+
+    /// How all but this one are doing. `began` is what had been delivered when
+    /// this one began to fail.
+    pub fn census(&self, but: &Arc<Progress>, began: Delivered) -> Census {
         let now = Instant::now();
-        let mut census = Census::default();
+        let ended = self.delivered();
+        let after_429 = ended.after_429 - began.after_429;
+        let mut census = Census {
+            is_throttled: after_429 * THROTTLED > ended.all - began.all,
+            ..Census::default()
+        };
         let mut is_quiet = true;
         for other in self.lock().iter().filter(|other| !Arc::ptr_eq(other, but)) {
             match other.now(now) {
@@ -165,7 +210,7 @@ impl Others {
     }
 
     fn lock(&self) -> MutexGuard<'_, VecDeque<Arc<Progress>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -178,6 +223,7 @@ impl Census {
         match failure {
             Failure::Answer(Outcome::NotSent(_)) if go_through => Verdict::Left,
             Failure::Answer(Outcome::NotSent(_)) => Verdict::Shared,
+            Failure::Answer(Outcome::Throttled) if self.is_throttled => Verdict::Shared,
             _ if go_through => Verdict::Own,
             Failure::NoAnswer | Failure::Answer(Outcome::Throttled) if are_few => Verdict::Own,
             _ => Verdict::Shared,

@@ -24,18 +24,13 @@ use futures_util::future::join_all;
 use logstream_core::management_api::Outcome;
 use logstream_core::{Connection, Connections, ManagementApi, backoff};
 use time::OffsetDateTime;
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tracing::Instrument as _;
 
-use crate::blame::{Census, Failure, Others, Progress, Verdict};
+use crate::blame::{Census, Delivered, Failure, Others, Progress, Verdict};
+use crate::pace::Pace;
 use crate::records::Record;
-
-/// Posts that are in flight at the same time, to all connections. At 10 ms a
-/// post this is 6,400 frames/s, of the 10,000 requests/s that an account has
-/// for everything.
-pub const SIDE_BY_SIDE: usize = 64;
 
 /// How long one frame of a connection may fail, and how long the connection
 /// may wait between attempts in the whole batch. Together with [`ENDING`] this
@@ -59,7 +54,11 @@ const OPENING: Duration = Duration::from_millis(300);
 /// single failure costs a frame little more than one more post.
 const WAITS: (Duration, Duration) = (Duration::from_millis(3), Duration::from_millis(200));
 
-/// The same while the fault is shared.
+/// While the fault is shared there are few attempts. So many of them must meet
+/// 429 before it can be the connection's own.
+const SLOW_ATTEMPTS: u32 = 6;
+
+/// The waits while the fault is shared.
 const SLOW_WAITS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
 
 /// The longest that an answer is waited for. Less than the SDK's own limit of
@@ -80,6 +79,8 @@ pub struct Memory {
     last_frames: Mutex<LastFrames>,
     /// The longest that a delivered post took, in microseconds.
     slowest: AtomicU64,
+    /// What the account allows is the same in the next batch.
+    pace: Arc<Pace>,
 }
 
 /// The sequence number of the last frame, by the connection's id and the site.
@@ -108,7 +109,7 @@ pub struct FanOut {
     records: Vec<Record>,
     /// When to stop and report what is left.
     end: Instant,
-    permits: Semaphore,
+    pace: Arc<Pace>,
     others: Others,
     /// The longest that a delivered post took, in microseconds.
     slowest: AtomicU64,
@@ -155,6 +156,7 @@ impl FanOut {
     pub fn new(
         connections: &Connections,
         management_api: &ManagementApi,
+        memory: &Memory,
         records: Vec<Record>,
         end: Instant,
     ) -> Arc<Self> {
@@ -163,7 +165,7 @@ impl FanOut {
             management_api: management_api.clone(),
             records,
             end,
-            permits: Semaphore::new(SIDE_BY_SIDE),
+            pace: memory.pace.clone(),
             others: Others::default(),
             slowest: AtomicU64::new(0),
             is_fault_logged: AtomicBool::new(false),
@@ -441,6 +443,10 @@ struct Attempts<'a> {
     has_joined: bool,
     /// What it has waited between attempts.
     waited: Duration,
+    /// What had been delivered to all when this one began to fail.
+    began: Option<Delivered>,
+    /// How often it has met 429 since.
+    throttled: u32,
     /// When a connection that may not be open yet is left alone.
     opening_until: Option<Instant>,
     /// Whether a failure was found to be shared.
@@ -455,6 +461,8 @@ impl<'a> Attempts<'a> {
             progress: Arc::default(),
             has_joined: false,
             waited: Duration::ZERO,
+            began: None,
+            throttled: 0,
             opening_until: None,
             is_slow: false,
         }
@@ -462,30 +470,32 @@ impl<'a> Attempts<'a> {
 
     /// Delivers one record.
     async fn deliver(&mut self, record: &Record) -> End {
-        let FanOut { end, permits, .. } = self.fan_out;
+        let FanOut { end, pace, .. } = self.fan_out;
         let mut waits = None;
         // How long this record has failed.
         let mut failed_for = Duration::ZERO;
         let mut is_retry = false;
+        let mut is_after_429 = false;
         loop {
-            let Ok(Ok(permit)) = timeout_at(*end, permits.acquire()).await else {
+            let Ok(Some(permit)) = timeout_at(*end, pace.begin()).await else {
                 return End::Left;
             };
             if Instant::now() >= *end {
                 return End::Left;
             }
             if !self.has_joined {
-                self.fan_out.others.join(&self.progress);
+                self.fan_out.others.join(&self.progress, pace.limit());
                 self.has_joined = true;
             }
             self.progress.posting();
             let started = Instant::now();
             let outcome = self.post(record.frame.clone(), failed_for).await;
-            drop(permit);
+            pace.end(permit, outcome.as_ref());
             if outcome == Some(Outcome::Done) {
                 let took = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
                 self.fan_out.slowest.fetch_max(took, Ordering::Relaxed);
                 self.progress.delivered(is_retry);
+                self.fan_out.others.count(is_after_429);
                 return End::Served;
             }
             let wait = waits.get_or_insert_with(|| self.waits()).next();
@@ -504,11 +514,17 @@ impl<'a> Attempts<'a> {
             }
             self.progress.failed();
             is_retry = true;
+            let is_429 = matches!(failure, Failure::Answer(Outcome::Throttled));
+            is_after_429 |= is_429;
+            self.throttled += u32::from(is_429);
             failed_for += started.elapsed();
+            let began = self.began();
 
             if failed_for + wait >= BUDGET || self.waited + wait >= BUDGET {
-                let census = self.fan_out.others.census(&self.progress);
+                let census = self.fan_out.others.census(&self.progress, began);
+                let is_too_early = is_429 && self.is_slow && self.throttled < SLOW_ATTEMPTS;
                 match census.verdict(&failure) {
+                    Verdict::Own if is_too_early => failed_for = Duration::ZERO,
                     Verdict::Own => return self.fan_out.close(self.viewer, &failure).await,
                     Verdict::Left => {
                         self.fan_out.log_fault(self.viewer, &failure, census);
@@ -518,6 +534,8 @@ impl<'a> Attempts<'a> {
                         self.fan_out.log_fault(self.viewer, &failure, census);
                         self.is_slow = true;
                         self.waited = Duration::ZERO;
+                        self.began = None;
+                        self.throttled = 0;
                         failed_for = Duration::ZERO;
                         waits = None;
                     }
@@ -560,7 +578,8 @@ impl<'a> Attempts<'a> {
             }
             // To post again while others wait as well would only repeat the
             // frame.
-            match others.census(&self.progress).verdict(&Failure::NoAnswer) {
+            let census = others.census(&self.progress, others.delivered());
+            match census.verdict(&Failure::NoAnswer) {
                 Verdict::Own => return None,
                 Verdict::Left | Verdict::Shared => limit = longest,
             }
@@ -583,6 +602,13 @@ impl<'a> Attempts<'a> {
         }
         sleep_until(now + wait).await;
         None
+    }
+
+    /// What had been delivered to all when this one began to fail, which may be
+    /// now.
+    fn began(&mut self) -> Delivered {
+        let others = &self.fan_out.others;
+        *self.began.get_or_insert_with(|| others.delivered())
     }
 
     fn waits(&self) -> impl Iterator<Item = Duration> + use<> {

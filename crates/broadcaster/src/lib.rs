@@ -3,6 +3,7 @@
 
 mod blame;
 mod fan_out;
+mod pace;
 mod records;
 
 use std::time::{Duration, SystemTime};
@@ -48,7 +49,7 @@ pub async fn handle(
     let span = tracing::error_span!("broadcast", request_id = event.context.request_id);
 
     let records = span.in_scope(|| records::new_messages(event.payload));
-    let fan_out = FanOut::new(connections, management_api, records, end);
+    let fan_out = FanOut::new(connections, management_api, memory, records, end);
     let undelivered = fan_out.broadcast(memory).instrument(span).await;
 
     let mut response = DynamoDbEventResponse::default();

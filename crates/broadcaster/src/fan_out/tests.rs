@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use aws_config::{Region, SdkConfig};
+use aws_config::Region;
 use aws_sdk_dynamodb::config::{Credentials, SharedCredentialsProvider};
 use aws_smithy_runtime_api::client::http::{
     HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpClient,
@@ -14,7 +14,7 @@ use aws_smithy_runtime_api::client::http::{
 use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_types::body::SdkBody;
-use logstream_core::config::behavior_version;
+use logstream_core::config;
 use serde_json::{Value, json};
 use time::macros::format_description;
 use tokio::time::sleep;
@@ -217,8 +217,7 @@ impl Stage {
             closed: Mutex::default(),
         });
         let credentials = Credentials::new("test", "test", None, None, "test");
-        let config = SdkConfig::builder()
-            .behavior_version(behavior_version())
+        let config = config::builder()
             .region(Region::from_static("test"))
             .credentials_provider(SharedCredentialsProvider::new(credentials))
             .endpoint_url("http://account")
@@ -255,6 +254,7 @@ impl Stage {
         let fan_out = FanOut::new(
             &self.connections,
             &self.management_api,
+            &self.memory,
             records.collect(),
             end,
         );
@@ -455,6 +455,78 @@ async fn an_account_that_throttles_every_second_post_closes_nobody() {
         assert!(stage.closed().is_empty());
         stage.have(&viewers, messages);
     }
+}
+
+/// A gateway with a token bucket, like API Gateway's. A post takes 10 ms.
+fn limited(rate: f64, burst: f64) -> impl Fn() -> Reply + Send + Sync {
+    let bucket = Mutex::new((burst, Instant::now()));
+    move || {
+        let (tokens, looked) = &mut *bucket.lock().unwrap();
+        *tokens = (*tokens + looked.elapsed().as_secs_f64() * rate).min(burst);
+        *looked = Instant::now();
+        if *tokens >= 1.0 {
+            *tokens -= 1.0;
+            Status(200, 10)
+        } else {
+            Status(429, 10)
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rate_that_the_account_limits_is_found_and_nearly_used_up() {
+    for (rate, burst, count, messages) in [
+        (200.0, 100.0, 100, 10),
+        (500.0, 50.0, 700, 3),
+        (1_000.0, 100.0, 400, 5),
+        (4_000.0, 400.0, 200, 20),
+        (8_000.0, 800.0, 4_000, 1),
+    ] {
+        let viewers = ids("v", count);
+        let reply = limited(rate, burst);
+        let stage = Stage::new(&viewers, move |_, _, _| reply());
+        let (failed, took) = stage.broadcast(0..messages).await;
+        assert!(failed.is_empty(), "{rate}/s: {failed:?}");
+        assert_eq!(stage.closed(), Vec::<String>::new(), "{rate}/s");
+        stage.have(&viewers, messages);
+        let posts = (count * messages) as f64;
+        let throttled = stage.world.all_posts.load(Ordering::Relaxed) as f64 - posts;
+        // The least that may be in flight, 16, are 1,600 posts/s.
+        if rate >= 2_000.0 {
+            assert!(throttled < posts / 5.0, "{rate}/s: {throttled} throttled");
+        }
+        let least = Duration::from_secs_f64((posts - burst) / rate);
+        let most = least.mul_f64(1.3) + SECOND;
+        assert!(took < most, "{rate}/s: {took:?} of {least:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_is_throttled_for_itself_is_closed_while_the_account_is_at_its_limit() {
+    let viewers = ids("v", 500);
+    let reply = limited(4_000.0, 400.0);
+    let stage = Stage::new(
+        &[&viewers[..], &["bad".to_owned()]].concat(),
+        move |id, _, _| {
+            if id == "bad" {
+                Status(429, 10)
+            } else {
+                reply()
+            }
+        },
+    );
+    stage.broadcast(0..20).await;
+    assert_eq!(stage.closed(), ["bad"]);
+    stage.have(&viewers, 20);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_to_a_thousand_takes_few_round_trips_once_the_pace_is_known() {
+    let stage = Stage::new(&ids("v", 1000), |_, _, _| Status(200, 10));
+    stage.broadcast(0..1).await;
+    let (_, took) = stage.broadcast(1..2).await;
+    // Four round trips of 256 posts.
+    assert!(took <= Duration::from_millis(45), "{took:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -746,11 +818,11 @@ async fn a_gateway_that_slows_down_is_not_silent() {
 #[tokio::test(start_paused = true)]
 async fn a_machine_that_stood_still_does_not_take_the_gateway_for_silent() {
     let viewers = ids("v", 1);
-    let stage = Stage::new(&viewers, |_, _, _| Status(200, 2350));
+    let stage = Stage::new(&viewers, |_, _, _| Status(200, 1550));
     let broadcast = stage.broadcast(0..1);
     let stall = async {
         sleep(Duration::from_millis(300)).await;
-        tokio::time::advance(2 * SECOND).await;
+        tokio::time::advance(Duration::from_millis(1200)).await;
     };
     let ((failed, _), ()) = tokio::join!(broadcast, stall);
     assert!(failed.is_empty());
