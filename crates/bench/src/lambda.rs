@@ -72,7 +72,7 @@ impl Function {
         });
 
         let mut command = Command::new(binary);
-        command.env_clear().stdout(Stdio::null());
+        command.env_clear();
         for (name, value) in [
             ("AWS_LAMBDA_RUNTIME_API", address.to_string()),
             ("AWS_LAMBDA_FUNCTION_NAME", "bench".to_owned()),
@@ -92,7 +92,7 @@ impl Function {
         }
         command.envs(environment.iter().map(|(name, value)| (name, value)));
         let started = Instant::now();
-        let process = Process::start(command, share)?;
+        let process = Process::start(command, Stdio::null(), share)?;
         let asked = timeout(PATIENCE, is_asked.recv()).await?;
         let ready = asked.ok_or("the function did not start")? - started;
         Ok(Self {

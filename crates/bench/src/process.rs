@@ -17,13 +17,14 @@ pub struct Process {
 
 impl Process {
     /// Starts a command, with a share of a core if there is one.
-    pub fn start(mut command: Command, share: Option<&Share>) -> Result<Self> {
+    pub fn start(mut command: Command, stdout: Stdio, share: Option<&Share>) -> Result<Self> {
         if let Some(share) = share {
             // It enters the group before it becomes the program, so that its
             // start is measured with the share too.
             let inner = command.as_std();
-            let mut outer = Command::new("sh");
+            let mut outer = Command::new("/bin/sh");
             outer
+                .env_clear()
                 .args(["-c", "echo $$ > \"$0\" && exec \"$@\""])
                 .arg(&share.members)
                 .arg(inner.get_program())
@@ -35,7 +36,7 @@ impl Process {
             }
             command = outer;
         }
-        let child = command.kill_on_drop(true).spawn()?;
+        let child = command.stdout(stdout).kill_on_drop(true).spawn()?;
         let id = child.id().ok_or("the process has ended")?;
         Ok(Self { child, id })
     }
@@ -44,8 +45,8 @@ impl Process {
     /// that it prints.
     pub async fn role(arguments: &[String], share: Option<&Share>) -> Result<(Self, String)> {
         let mut command = Command::new(std::env::current_exe()?);
-        command.args(arguments).stdout(Stdio::piped());
-        let mut process = Self::start(command, share)?;
+        command.args(arguments);
+        let mut process = Self::start(command, Stdio::piped(), share)?;
         let line = process.line().await?;
         Ok((process, line))
     }
@@ -123,7 +124,8 @@ impl Share {
             true => root.join("cpu").join(name),
             false => root.join(name),
         };
-        std::fs::create_dir(&folder).ok()?;
+        // The one before may still be there: its process has only just ended.
+        std::fs::create_dir_all(&folder).ok()?;
         let share = Self {
             members: folder.join("cgroup.procs"),
             folder,

@@ -139,9 +139,8 @@ pub async fn measure(arguments: &[&str], trust: &Path, share: Option<&Share>) ->
     command
         .arg("raw")
         .args(arguments)
-        .env("SSL_CERT_FILE", trust)
-        .stdout(std::process::Stdio::piped());
-    let mut process = Process::start(command, share)?;
+        .env("SSL_CERT_FILE", trust);
+    let mut process = Process::start(command, std::process::Stdio::piped(), share)?;
     Ok(serde_json::from_str(&process.line().await?)?)
 }
 

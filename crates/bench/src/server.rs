@@ -43,12 +43,9 @@ struct Server {
 impl Server {
     async fn start(plan: &Plan, build: usize, arguments: &[&str]) -> Result<Self> {
         let mut command = Command::new(plan.binary(build, "logstream"));
-        command
-            .args(["--port", "0"])
-            .args(arguments)
-            .stdout(Stdio::piped());
+        command.args(["--port", "0"]).args(arguments);
         let started = Instant::now();
-        let mut process = Process::start(command, None)?;
+        let mut process = Process::start(command, Stdio::piped(), None)?;
         let line = process.line().await?;
         let url = line
             .strip_prefix("listening on ")

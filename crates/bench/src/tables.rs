@@ -69,7 +69,7 @@ pub async fn add_connections(world: &World, site: &str, count: usize) -> Result<
     let rows = (0..count).map(|number| {
         json!({
             "site": {"S": site},
-            "ConnectionID": {"S": format!("L0SM9c{number:06}FvHcCIhw=")},
+            "ConnectionID": {"S": format!("L0{site}{number:06}FvHcCIhw=")},
             "ConnectionStartedUTC": {"S": "2020-11-04 11:05:58.123456"},
             "ExpiresAt": {"N": "4102444800"},
         })

@@ -24,9 +24,9 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 const MAX_ANSWER: usize = 6 * 1024 * 1024;
 
 /// The most concurrent calls by requests; further ones wait, so that the memory
-/// of their answers is bounded. On Lambda the account's concurrency limits
-/// them.
-pub const PLACES: usize = 64;
+/// of their answers is bounded, and so that a broadcast finds few calls before
+/// its own at the database. On Lambda the account's concurrency limits them.
+pub const PLACES: usize = 16;
 
 /// The clients and the memory of the functions. On Lambda each has its own.
 pub struct Functions {
