@@ -17,7 +17,7 @@ const SHARE: f64 = 0.9;
 const POST: (f64, f64) = (0.010, 0.060);
 
 /// Posts in flight, of one broadcaster.
-const SIDE_BY_SIDE: f64 = 200.0;
+const SIDE_BY_SIDE: f64 = 128.0;
 
 /// The longest time that is simulated, in seconds.
 const SECONDS: f64 = 120.0;
