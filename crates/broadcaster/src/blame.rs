@@ -230,3 +230,30 @@ impl Census {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_429_is_shared_while_more_than_a_tenth_of_the_others_get_through_only_after_one() {
+        for (after_429, verdict) in [(3, Verdict::Shared), (2, Verdict::Own), (0, Verdict::Own)] {
+            let others = Others::default();
+            let own = Arc::<Progress>::default();
+            // What was before does not count.
+            others.count(true);
+            let began = others.delivered();
+            for number in 0..20 {
+                let other = Arc::<Progress>::default();
+                others.join(&other, 64);
+                // Their later posts went through at once.
+                other.delivered(false);
+                others.count(number < after_429);
+            }
+            let census = others.census(&own, began);
+            let throttled = Failure::Answer(Outcome::Throttled);
+            assert_eq!(census.verdict(&throttled), verdict, "{after_429} of 20");
+            assert_eq!(census.verdict(&Failure::NoAnswer), Verdict::Own);
+        }
+    }
+}
