@@ -46,79 +46,69 @@ pub async fn measure(plan: &Plan, report: &mut Report) -> Result<()> {
             for work in WORKS.iter().filter(|work| work.operation.is_some()) {
                 let event = |number| (work.event)(first + number);
                 let check = |answer: &[u8]| check(work.binary, answer);
-                call(
-                    plan,
-                    report,
-                    &world,
-                    size,
-                    work.binary,
-                    work.binary,
-                    event,
-                    check,
-                )
-                .await?;
+                let calls = call(plan, &world, size, work.binary, CALLS, event, check).await?;
+                calls.add(report, &format!("{}, {size} MB", work.binary));
             }
             for connections in CONNECTIONS {
                 let sites = [format!("site{connections}")];
                 let event = |number| events::stream(&sites, first + number, 1);
-                let name = format!("broadcaster to {connections}");
                 let check = broadcaster::check;
-                call(
-                    plan,
-                    report,
-                    &world,
-                    size,
-                    "broadcaster",
-                    &name,
-                    event,
-                    check,
-                )
-                .await?;
+                let count = CALLS * 10 / connections;
+                let calls = call(plan, &world, size, "broadcaster", count, event, check).await?;
+                calls.add(report, &format!("broadcaster to {connections}, {size} MB"));
             }
         }
     }
     Ok(())
 }
 
-#[allow(clippy::too_many_arguments, reason = "each is one thing")]
+/// What the calls of a function took.
+struct Calls {
+    /// Start and first call, in milliseconds.
+    first: f64,
+    warm: Times,
+    /// Of a million calls.
+    dollars: f64,
+}
+
+impl Calls {
+    fn add(&self, report: &mut Report, work: &str) {
+        report.add(0, work, "start and first call", "ms", self.first);
+        report.add(0, work, "warm call, p50", "ms", self.warm.at(0.5));
+        report.add(0, work, "warm call, p99", "ms", self.warm.at(0.99));
+        report.add(0, work, "a million calls", "dollars", self.dollars);
+    }
+}
+
 async fn call(
     plan: &Plan,
-    report: &mut Report,
     world: &World,
     size: u32,
     binary: &str,
-    name: &str,
+    count: usize,
     event: impl Fn(usize) -> String,
     check: impl Fn(&[u8]) -> Result<()>,
-) -> Result<()> {
+) -> Result<Calls> {
     let share = Share::of((f64::from(size) / WHOLE_CORE).min(1.0)).ok_or("no share of a core")?;
     let binary = plan.binary(0, binary);
     let mut function = Function::start(&binary, &world.environment(), None).await?;
     share.take(&function.process)?;
     let (first, answer) = function.call(event(0)).await?;
     check(&answer)?;
-    let calls = if plan.is_short { 1 } else { CALLS };
-    let mut times = Times::new()?;
+    let count = if plan.is_short { 1 } else { count };
+    let mut warm = Times::new()?;
     let mut billed = 0.0;
-    for number in 1..=calls {
+    for number in 1..=count {
         let (time, answer) = function.call(event(number)).await?;
         check(&answer)?;
-        times.add(time)?;
+        warm.add(time)?;
         // In whole milliseconds.
         billed += (time.as_secs_f64() * 1e3).ceil() / 1e3;
     }
-    let dollars = billed / calls as f64 * 1e6 * f64::from(size) / 1024.0 * GIGABYTE_SECOND;
-    let work = format!("{name}, {size} MB");
-    let first = function.ready.as_secs_f64() * 1e3 + first.as_secs_f64() * 1e3;
-    report.add(0, &work, "start and first call", "ms", first);
-    report.add(0, &work, "warm call, p50", "ms", times.at(0.5));
-    report.add(0, &work, "warm call, p99", "ms", times.at(0.99));
-    report.add(
-        0,
-        &work,
-        "a million calls",
-        "dollars",
-        dollars + MILLION_CALLS,
-    );
-    Ok(())
+    let gigabyte_seconds = billed / count as f64 * 1e6 * f64::from(size) / 1024.0;
+    Ok(Calls {
+        first: (function.ready + first).as_secs_f64() * 1e3,
+        warm,
+        dollars: gigabyte_seconds * GIGABYTE_SECOND + MILLION_CALLS,
+    })
 }
