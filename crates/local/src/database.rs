@@ -383,9 +383,10 @@ mod position {
     }
 }
 
-/// Deletes expired rows every minute.
+/// Deletes expired rows, at once and every minute. The start does not wait for
+/// it: with a million rows it takes seconds.
 pub async fn sweep(database: &Database, stop: &CancellationToken) {
-    let mut timer = tokio::time::interval_at(tokio::time::Instant::now() + SWEEP, SWEEP);
+    let mut timer = tokio::time::interval(SWEEP);
     while stop.run_until_cancelled(timer.tick()).await.is_some() {
         let tables = database.tables.clone();
         if let Err(error) = blocking(move || tables.sweep_ttl().map_err(text)).await {
@@ -407,7 +408,6 @@ fn open_file(folder: &Path) -> Result<(dynoxide::Database, Option<File>), String
     let tables = dynoxide::Database::new(path).map_err(text)?;
     let connection = rusqlite::Connection::open(&file).map_err(text)?;
     connection.execute_batch(STREAM_INDEX).map_err(text)?;
-    tables.sweep_ttl().map_err(text)?;
     Ok((tables, Some(lock)))
 }
 
