@@ -38,8 +38,9 @@ pub async fn measure(plan: &Plan, report: &mut Report) -> Result<()> {
     }
     for run in 0..plan.runs {
         for (index, size) in SIZES.into_iter().enumerate() {
-            if plan.is_short && index > 0 {
-                break;
+            // A debug build needs the whole core to finish its batch in time.
+            if plan.is_short && index + 1 < SIZES.len() {
+                continue;
             }
             eprintln!("sizes: {size} MB, run {} of {}", run + 1, plan.runs);
             let first = (run as usize * SIZES.len() + index) * 1000;
