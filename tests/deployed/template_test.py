@@ -10,12 +10,9 @@ import tempfile
 import unittest
 from pathlib import Path
 
-import boto3
-from samtranslator.parser.parser import Parser
-from samtranslator.translator.translator import Translator
 from samtranslator.yaml_helper import yaml_parse
 
-ROOT = Path(__file__).resolve().parents[2]
+from templates import NO_VALUE, ROOT, Resolver, source, transform
 
 
 def needs():
@@ -28,22 +25,6 @@ def needs():
 
 
 NEEDS = needs()
-
-
-def source(path):
-    return (ROOT / path).read_text()
-
-
-def transform():
-    """The template as CloudFormation gets it from SAM."""
-    template = yaml_parse(source("template.yaml"))
-    template["Globals"]["Function"]["CodeUri"] = "s3://bucket/key"
-    parameters = {name: parameter["Default"] for name, parameter in template["Parameters"].items()}
-    # What the translator would ask IAM for.
-    names = ["AWSLambdaBasicExecutionRole", "AWSLambdaDynamoDBExecutionRole"]
-    policies = {name: f"arn:aws:iam::aws:policy/service-role/{name}" for name in names}
-    session = boto3.Session(region_name="us-east-1")
-    return Translator(policies, Parser(), boto_session=session).translate(template, parameters)
 
 
 TEMPLATE = yaml_parse(source("template.yaml"))
@@ -103,6 +84,13 @@ class Permissions(unittest.TestCase):
         for name, role in roles.items():
             for arn in role["Properties"]["ManagedPolicyArns"]:
                 self.assertIn(arn.rpartition("/")[2], managed, name)
+
+    def test_every_role_has_the_boundary_that_is_given_and_none_otherwise(self):
+        for arn in ("", "arn:aws:iam::000000000000:policy/boundary"):
+            resolver = Resolver(TRANSFORMED, {"PermissionsBoundary": arn})
+            for name, role in of_type(TRANSFORMED, "AWS::IAM::Role").items():
+                boundary = resolver.resolve(role["Properties"]["PermissionsBoundary"])
+                self.assertEqual(boundary, arn or NO_VALUE, name)
 
 
 class Tables(unittest.TestCase):
