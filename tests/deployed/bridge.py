@@ -13,6 +13,8 @@ import sys
 
 import boto3
 
+from templates import NO_VALUE, Resolver
+
 ENDPOINT = os.environ["AWS_ENDPOINT_URL"]
 
 
@@ -26,7 +28,10 @@ def main(stack_name):
     parameters |= {p["ParameterKey"]: p["ParameterValue"] for p in stack.get("Parameters", [])}
     resources = template["Resources"]
 
-    http_api(resources["HttpApi"]["Properties"]["Body"], outputs, template, parameters)
+    resolver = Resolver(template, parameters)
+
+    http_api(resources["HttpApi"]["Properties"]["Body"], outputs, resolver)
+    permissions_boundary(stack_name, resources, resolver)
     time_to_live(resources, outputs)
     stage = parameters["Stage"]
     websocket = f"{ENDPOINT}/_aws/execute-api/{outputs['WebSocketApiId']}/{stage}"
@@ -37,7 +42,7 @@ def main(stack_name):
     print(f"LOGSTREAM_WS_URL={websocket.replace('http', 'ws', 1)}")
 
 
-def http_api(body, outputs, template, parameters):
+def http_api(body, outputs, resolver):
     """The emulator ignores the OpenAPI body: it makes no routes and no CORS."""
     api = boto3.client("apigatewayv2")
     api_id = outputs["HttpApiId"]
@@ -56,12 +61,24 @@ def http_api(body, outputs, template, parameters):
             )["IntegrationId"]
             route_key = f"{method.upper()} {path}"
             api.create_route(ApiId=api_id, RouteKey=route_key, Target=f"integrations/{target}")
-    cors = resolve(body["x-amazon-apigateway-cors"], template, parameters)
-    if cors:
+    cors = resolver.resolve(body["x-amazon-apigateway-cors"])
+    if cors != NO_VALUE:
         cors = {name[0].upper() + name[1:]: value for name, value in cors.items()}
         api.update_api(ApiId=api_id, CorsConfiguration=cors)
     if not any(stage["StageName"] == "$default" for stage in api.get_stages(ApiId=api_id)["Items"]):
         api.create_stage(ApiId=api_id, StageName="$default", AutoDeploy=True)
+
+
+def permissions_boundary(stack_name, resources, resolver):
+    """The emulator ignores a role's PermissionsBoundary."""
+    iam = boto3.client("iam")
+    for resource in boto3.client("cloudformation").describe_stack_resources(StackName=stack_name)["StackResources"]:
+        if resource["ResourceType"] == "AWS::IAM::Role":
+            properties = resources[resource["LogicalResourceId"]]["Properties"]
+            boundary = resolver.resolve(properties["PermissionsBoundary"])
+            if boundary != NO_VALUE:
+                iam.put_role_permissions_boundary(
+                    RoleName=resource["PhysicalResourceId"], PermissionsBoundary=boundary)
 
 
 def time_to_live(resources, outputs):
@@ -91,31 +108,6 @@ def management_endpoint(resources, outputs, endpoint):
 
 def function_arn(name):
     return boto3.client("lambda").get_function_configuration(FunctionName=name)["FunctionArn"]
-
-
-def resolve(value, template, parameters):
-    """Resolves the intrinsic functions in the CORS configuration."""
-    if isinstance(value, list):
-        return [resolve(item, template, parameters) for item in value]
-    if not isinstance(value, dict):
-        return value
-    match list(value.items()):
-        case [("Ref", "AWS::NoValue")]:
-            return None
-        case [("Ref", name)]:
-            return parameters[name]
-        case [("Fn::Split", arguments)]:
-            separator, text = resolve(arguments, template, parameters)
-            return text.split(separator)
-        case [("Fn::Not", [condition])]:
-            return not resolve(condition, template, parameters)
-        case [("Fn::Equals", arguments)]:
-            left, right = resolve(arguments, template, parameters)
-            return left == right
-        case [("Fn::If", [condition, yes, no])]:
-            holds = resolve(template["Conditions"][condition], template, parameters)
-            return resolve(yes if holds else no, template, parameters)
-    return {name: resolve(item, template, parameters) for name, item in value.items()}
 
 
 main(*sys.argv[1:])

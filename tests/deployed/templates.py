@@ -56,6 +56,8 @@ class Resolver:
                 return self.substitute(text, self.resolve(more))
             case [("Fn::Join", [separator, parts])]:
                 return separator.join(self.resolve(parts))
+            case [("Fn::Split", [separator, text])]:
+                return self.resolve(text).split(separator)
             case [("Fn::FindInMap", keys)]:
                 name, first, second = self.resolve(keys)
                 return self.template["Mappings"][name][first][second]
