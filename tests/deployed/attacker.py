@@ -8,16 +8,18 @@ Needs an empty emulator that enforces IAM (AUTH=true), and empties it at the
 end. Both stages are stand-ins under the names of template.yaml; the stacks of
 infra/deploy-role.yaml are real.
 
-deploy_role_test.py computes from the policies what the emulator cannot show:
+deploy_role_test.py computes from the policies what the emulator does not enforce:
 
-- It knows no iam:PermissionsBoundary, lambda:FunctionArn and
-  cloudwatch:AlarmActions. A statement with such a condition allows nothing on
-  the emulator, so that a role or an event source mapping cannot be made even
-  for dev. The administrator makes the role with the boundary instead.
-- It checks no iam:PassRole, so what happens to a function that is to get
-  prod's role is not tried here.
-- It ignores CloudFormation's service role. So the calls that CloudFormation
-  would make are made here with the role itself.
+- The condition keys iam:PermissionsBoundary, iam:PolicyARN, lambda:FunctionArn
+  and cloudwatch:AlarmActions, which it never sets. So even dev cannot make a
+  role or an event source mapping here; the administrator makes the role with
+  the boundary instead.
+- iam:PassRole: giving a function of dev the role of prod is not tried here.
+- Rights on the stream's ARN, on alarms by name and on subscriptions: it asks
+  for them on "*".
+
+It also ignores CloudFormation's service role, so this script makes the calls
+with that role itself.
 """
 
 import base64
@@ -202,7 +204,7 @@ CONTROL = {
     "publish": lambda c, s: c("sns").publish(TopicArn=s.topic, Message="x"),
     "read the package": lambda c, s: c("s3").get_object(Bucket=BUCKET, Key=s.package),
     "read a role": lambda c, s: c("iam").get_role(RoleName=s.role),
-    **{f"{verb} of the {kind} API": (lambda c, s, call=call, index=index: call(c("apigatewayv2"), s.apis[index], s))
+    **{f"{verb}, {kind} API": (lambda c, s, call=call, index=index: call(c("apigatewayv2"), s.apis[index], s))
        for index, kind in enumerate(("HTTP", "WebSocket")) for verb, call in {
            "read": lambda g, api, s: g.get_api(ApiId=api),
            "read the routes": lambda g, api, s: g.get_routes(ApiId=api),
@@ -284,9 +286,9 @@ NEVER = {
     "take a path of the domain": lambda c, s: c("apigatewayv2").create_api_mapping(
         DomainName=DOMAIN, ApiMappingKey="logs/newlog", ApiId=s.apis[0], Stage=s.name),
     "move the path of prod": lambda c, s: c("apigatewayv2").update_api_mapping(
-        DomainName=DOMAIN, ApiMappingId=MAPPING, ApiId=s.apis[0], Stage=s.name),
+        DomainName=DOMAIN, ApiMappingId=s.mapping, ApiId=s.apis[0], Stage=s.name),
     "delete the path of prod": lambda c, s: c("apigatewayv2").delete_api_mapping(
-        DomainName=DOMAIN, ApiMappingId=MAPPING),
+        DomainName=DOMAIN, ApiMappingId=s.mapping),
     "make an API": lambda c, s: c("apigatewayv2").create_api(Name="attacker", ProtocolType="HTTP"),
     "list the APIs": lambda c, s: c("apigatewayv2").get_apis(),
     "list the tables": lambda c, s: c("dynamodb").list_tables(),
@@ -344,7 +346,6 @@ def session_of(answer):
 
 
 def main():
-    global MAPPING
     client = ADMINISTRATOR.client
     client("iam").create_open_id_connect_provider(Url=f"https://{PROVIDER}", ClientIDList=["sts.amazonaws.com"])
     client("s3").create_bucket(Bucket=BUCKET)
@@ -352,7 +353,8 @@ def main():
     gateway = client("apigatewayv2")
     gateway.create_domain_name(DomainName=DOMAIN, DomainNameConfigurations=[
         {"EndpointType": "REGIONAL", "CertificateArn": f"arn:aws:acm:{REGION}:{ACCOUNT}:certificate/x"}])
-    MAPPING = gateway.create_api_mapping(
+    # Both stages share the domain.
+    dev.mapping = prod.mapping = gateway.create_api_mapping(
         DomainName=DOMAIN, ApiMappingKey="logs", ApiId=prod.apis[0], Stage="prod")["ApiMappingId"]
 
     script = Script()

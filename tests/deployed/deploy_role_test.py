@@ -17,7 +17,7 @@ from templates import Resolver, transform
 
 TEMPLATE = transform()
 DEV = DeployStack("dev")
-ALL = {"Effect": "Allow", "Action": "*", "Resource": "*"}
+EVERYTHING = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}]}
 
 
 def arn(service, name, region=REGION, account=ACCOUNT):
@@ -154,7 +154,7 @@ def requests(logical, resource, handler, action):
         boundary = {"iam:PermissionsBoundary": properties["PermissionsBoundary"]}
         return [(own, boundary | {"iam:PolicyARN": policy}) for policy in properties["ManagedPolicyArns"]]
     if kind == "CloudWatch::Alarm":
-        return [(own, {"cloudwatch:AlarmActions": properties["AlarmActions"]})]
+        return [(own, {"cloudwatch:AlarmActions": properties.get("AlarmActions", [])})]
     if kind.startswith("Logs::") and service == "logs":
         # AWS's pages write both.
         group = arn("logs", "log-group:" + properties["LogGroupName"])
@@ -180,7 +180,7 @@ class CloudFormation(unittest.TestCase):
             if kind == "AWS::ApiGatewayV2::ApiMapping":
                 stack = DeployStack("dev", DomainMappings="allowed")
             schema = PROVIDER_SCHEMA_MANAGER.get_resource_schema(REGION, kind).schema
-            # Deployments do not list, and a role or table is not deleted by its list handler.
+            # A deploy does not call the list handlers.
             for handler in ("create", "read", "update", "delete"):
                 for action in schema["handlers"].get(handler, {}).get("permissions", []):
                     refused = [key for key in REFUSED if key[0] in ("*", kind) and action.startswith(key[1])]
@@ -212,12 +212,12 @@ class Boundary(unittest.TestCase):
                     for action in as_list(statement["Action"]):
                         for target in as_list(statement["Resource"]):
                             with self.subTest(f"{name} {action} {target}"):
-                                self.assertTrue(DEV.function(ALL_POLICY).allows(action, target.replace("*", "id")))
+                                self.assertTrue(DEV.function(EVERYTHING).allows(action, target.replace("*", "id")))
 
     def test_the_managed_policies_work_on_the_stages_log_group_and_stream(self):
         group = arn("logs", "log-group:/photonranch-logstream/dev:log-stream:day/function")
         stream = arn("dynamodb", "table/photonranch-logstream-messages-dev/stream/2026-01-01T00:00:00.000")
-        role = DEV.function(ALL_POLICY)
+        role = DEV.function(EVERYTHING)
         for action in ("logs:CreateLogStream", "logs:PutLogEvents"):
             self.assertTrue(role.allows(action, group), action)
         for action in ("DescribeStream", "GetRecords", "GetShardIterator", "ListStreams"):
@@ -303,7 +303,6 @@ def actions():
 
 
 ACTIONS = sorted(set(actions()))
-ALL_POLICY = {"Version": "2012-10-17", "Statement": [ALL]}
 
 
 class Attacker(unittest.TestCase):
@@ -327,7 +326,7 @@ class Attacker(unittest.TestCase):
                     self.assertTrue(any(action == left and where in target for left, where in LEFT))
 
     def test_a_function_of_dev_with_every_right_reaches_nothing_of_prod(self):
-        self.assertEqual(self.reached(DEV.function(ALL_POLICY), belongings("prod") + SHARED), set())
+        self.assertEqual(self.reached(DEV.function(EVERYTHING), belongings("prod") + SHARED), set())
 
     def test_the_same_attempts_on_dev_succeed(self):
         reached = self.reached(DEV.cloudformation, belongings("dev"))
@@ -374,7 +373,7 @@ class Attacker(unittest.TestCase):
         function = {"lambda:FunctionArn": arn("lambda", "function:photonranch-logstream-dev-broadcaster")}
         self.assertTrue(DEV.cloudformation.allows("lambda:CreateEventSourceMapping", "*", function))
         stream = arn("dynamodb", "table/photonranch-logstream-messages-prod/stream/2026-01-01T00:00:00.000")
-        self.assertFalse(DEV.function(ALL_POLICY).allows("dynamodb:GetRecords", stream))
+        self.assertFalse(DEV.function(EVERYTHING).allows("dynamodb:GetRecords", stream))
 
     def test_paths_of_domains_are_mapped_only_while_that_is_allowed(self):
         mappings = gateway("/domainnames/logs.photonranch.org/apimappings")
