@@ -122,6 +122,9 @@ class Stage:
         self.deploy_role = outputs["DeployRoleArn"]
         self.cloudformation_role = outputs["CloudFormationRoleArn"]
         self.boundary = outputs["PermissionsBoundaryArn"]
+        role = client("iam").get_role(RoleName=self.deploy_role.rpartition("/")[2])["Role"]
+        [trust] = role["AssumeRolePolicyDocument"]["Statement"]
+        self.subject = trust["Condition"]["StringEquals"][f"{PROVIDER}:sub"]
 
     def alarm_of(self, client):
         return client.put_metric_alarm(
@@ -316,18 +319,16 @@ class Script:
             print(f"WRONG  {who}: {what} ({stage.name}): {result}")
 
 
-def web_identity(branch):
+def web_identity(subject):
     """A token of GitHub's, whose signature the emulator does not check."""
-    claims = {"iss": f"https://{PROVIDER}", "aud": "sts.amazonaws.com", "sub": f"repo:owner/name:ref:refs/heads/{branch}"}
+    claims = {"iss": f"https://{PROVIDER}", "aud": "sts.amazonaws.com", "sub": subject}
     parts = ({"alg": "none"}, claims)
     return ".".join(base64.urlsafe_b64encode(json.dumps(part).encode()).decode().rstrip("=") for part in parts) + ".x"
 
 
-def from_github(role, branch):
-    token = web_identity(branch)
-    answer = ADMINISTRATOR.client("sts").assume_role_with_web_identity(
-        RoleArn=role, RoleSessionName="attacker", WebIdentityToken=token)
-    return session_of(answer)
+def from_github(role, subject):
+    return session_of(ADMINISTRATOR.client("sts").assume_role_with_web_identity(
+        RoleArn=role, RoleSessionName="attacker", WebIdentityToken=web_identity(subject)))
 
 
 def assumed(role):
@@ -358,9 +359,11 @@ def main():
         DomainName=DOMAIN, ApiMappingKey="logs", ApiId=prod.apis[0], Stage="prod")["ApiMappingId"]
 
     script = Script()
-    for role, branch in ((dev.deploy_role, "attacker"), (dev.deploy_role, "main"), (prod.deploy_role, "dev")):
-        script.expect(True, branch, ADMINISTRATOR, f"become {role}",
-                      lambda c, s, role=role, branch=branch: from_github(role, branch), dev)
+    strangers = (prod.subject, dev.subject.replace("owner/", "attacker/"), f"{dev.subject}x")
+    for stage, subjects in ((dev, strangers), (prod, [dev.subject])):
+        for subject in subjects:
+            script.expect(True, subject, ADMINISTRATOR, "become the deploy role",
+                          lambda c, s, subject=subject: from_github(s.deploy_role, subject), stage)
 
     # A function can be given any policy, but not another boundary. The
     # administrator makes the role as CloudFormation would.
@@ -378,7 +381,7 @@ def main():
     # In this order, because what the first may do to dev deletes it.
     sessions = {
         "CloudFormationRole": (assumed(dev.cloudformation_role), DATA | CONTROL),
-        "DeployRole": (from_github(dev.deploy_role, "dev"), DEPLOY),
+        "DeployRole": (from_github(dev.deploy_role, dev.subject), DEPLOY),
         "a function": (assumed(f"arn:aws:iam::{ACCOUNT}:role/logstream-dev-Worst"), DATA | VIEWERS),
     }
     for who, (session, _) in sessions.items():

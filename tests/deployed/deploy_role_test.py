@@ -178,7 +178,7 @@ class CloudFormation(unittest.TestCase):
             kind = resource["Type"]
             stack = DEV
             if kind == "AWS::ApiGatewayV2::ApiMapping":
-                stack = DeployStack("dev", DomainMappings="allowed")
+                stack = DeployStack("dev", AccountRights="allowed")
             schema = PROVIDER_SCHEMA_MANAGER.get_resource_schema(REGION, kind).schema
             # A deploy does not call the list handlers.
             for handler in ("create", "read", "update", "delete"):
@@ -378,7 +378,7 @@ class Attacker(unittest.TestCase):
     def test_paths_of_domains_are_mapped_only_while_that_is_allowed(self):
         mappings = gateway("/domainnames/logs.photonranch.org/apimappings")
         self.assertFalse(DEV.cloudformation.allows("apigateway:POST", mappings))
-        self.assertTrue(DeployStack("dev", DomainMappings="allowed").cloudformation.allows("apigateway:POST", mappings))
+        self.assertTrue(DeployStack("dev", AccountRights="allowed").cloudformation.allows("apigateway:POST", mappings))
 
 
 def as_list(value):

@@ -16,14 +16,15 @@ def source(path):
     return (ROOT / path).read_text()
 
 
-def transform():
-    """The template as CloudFormation gets it from SAM."""
+def transform(**given):
+    """The template as CloudFormation gets it from SAM, with these parameters."""
     template = yaml_parse(source("template.yaml"))
     template["Globals"]["Function"]["CodeUri"] = "s3://bucket/key"
     parameters = {name: parameter["Default"] for name, parameter in template["Parameters"].items()}
     # What the translator would ask IAM for.
     names = ["AWSLambdaBasicExecutionRole", "AWSLambdaDynamoDBExecutionRole"]
     policies = {name: f"arn:aws:iam::aws:policy/service-role/{name}" for name in names}
+    parameters |= given
     session = boto3.Session(region_name="us-east-1")
     return Translator(policies, Parser(), boto_session=session).translate(template, parameters)
 
