@@ -243,6 +243,7 @@ def belongings(stage):
         table, f"{table}/index/ConnectionID", f"{table}/stream/2026-01-01T00:00:00.000", f"{table}/backup/id",
         connections, f"{connections}/index/ConnectionID",
         group, f"{group}:*", f"{group}:log-stream:day/function",
+        arn("logs", f"log-group:/aws/vendedlogs/photonranch-logstream/{stage}"),
         topic, f"{topic}:subscription-id",
         function, f"{function}:1",
         arn("lambda", f"event-source-mapping:id-of-{stage}"),
@@ -299,6 +300,8 @@ def actions():
             yield f"{prefix}:{operation}"
     yield from (f"apigateway:{verb}" for verb in ("GET", "POST", "PUT", "PATCH", "DELETE", "SetWebACL"))
     yield from ("iam:PassRole", "lambda:InvokeFunction", "lambda:InvokeFunctionUrl", "s3:ListBucket", "s3:GetObjectVersion")
+    yield from (f"logs:{verb}LogDelivery" for verb in ("Create", "Delete", "Get", "Update"))
+    yield "logs:ListLogDeliveries"
     yield from ("execute-api:Invoke", "execute-api:ManageConnections", "execute-api:InvalidateCache")
 
 
@@ -375,10 +378,11 @@ class Attacker(unittest.TestCase):
         stream = arn("dynamodb", "table/photonranch-logstream-messages-prod/stream/2026-01-01T00:00:00.000")
         self.assertFalse(DEV.function(EVERYTHING).allows("dynamodb:GetRecords", stream))
 
-    def test_paths_of_domains_are_mapped_only_while_that_is_allowed(self):
+    def test_what_aws_binds_to_no_stage_is_refused_until_it_is_allowed(self):
         mappings = gateway("/domainnames/logs.photonranch.org/apimappings")
-        self.assertFalse(DEV.cloudformation.allows("apigateway:POST", mappings))
-        self.assertTrue(DeployStack("dev", AccountRights="allowed").cloudformation.allows("apigateway:POST", mappings))
+        for action, target in (("apigateway:POST", mappings), ("logs:UpdateLogDelivery", "*")):
+            self.assertFalse(DEV.cloudformation.allows(action, target))
+            self.assertTrue(DeployStack("dev", AccountRights="allowed").cloudformation.allows(action, target))
 
 
 def as_list(value):
