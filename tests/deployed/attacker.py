@@ -212,7 +212,8 @@ CONTROL = {
            "read": lambda g, api, s: g.get_api(ApiId=api),
            "read the routes": lambda g, api, s: g.get_routes(ApiId=api),
            "change the description": lambda g, api, s: g.update_api(ApiId=api, Description="x"),
-           "make a route": lambda g, api, s: g.create_route(ApiId=api, RouteKey="attack" if api == s.apis[1] else "GET /x"),
+           "make a route": lambda g, api, s: g.create_route(
+               ApiId=api, RouteKey="attack" if api == s.apis[1] else "GET /x"),
            "make an integration": lambda g, api, s: g.create_integration(
                ApiId=api, IntegrationType="HTTP_PROXY", IntegrationMethod="ANY", PayloadFormatVersion="1.0",
                IntegrationUri="https://attacker.example.org"),
@@ -283,7 +284,8 @@ NEVER = {
         OpenIDConnectProviderArn=f"arn:aws:iam::{ACCOUNT}:oidc-provider/{PROVIDER}", ClientID="attacker"),
     "change the stack of the roles": lambda c, s: c("cloudformation").create_change_set(
         StackName=f"{s.stack}-deploy-role", ChangeSetName="attack", TemplateBody=STACK),
-    "delete the stack of the roles": lambda c, s: c("cloudformation").delete_stack(StackName=f"{s.stack}-deploy-role"),
+    "delete the stack of the roles": lambda c, s: c("cloudformation").delete_stack(
+        StackName=f"{s.stack}-deploy-role"),
     "make a stack": lambda c, s: c("cloudformation").create_stack(StackName="attacker", TemplateBody=STACK),
     "read the paths of the domain": lambda c, s: c("apigatewayv2").get_api_mappings(DomainName=DOMAIN),
     "take a path of the domain": lambda c, s: c("apigatewayv2").create_api_mapping(
