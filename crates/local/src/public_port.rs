@@ -32,7 +32,7 @@ use tower::ServiceExt as _;
 use tower_http::cors::{Any, CorsLayer};
 
 use crate::App;
-use crate::{http_api, websocket_api};
+use crate::{http_api, metrics, websocket_api};
 
 /// How long a request's headers may take, and its body ("Quotas for HTTP
 /// APIs": 30 s for a whole request).
@@ -76,7 +76,7 @@ pub async fn serve(app: Arc<App>, listener: TcpListener) -> Result<(), String> {
     let cors = CorsLayer::new()
         .allow_origin(Any)
         .allow_methods([Method::GET, Method::POST, Method::OPTIONS])
-        .allow_headers([header::CONTENT_TYPE])
+        .allow_headers([header::AUTHORIZATION, header::CONTENT_TYPE])
         .expose_headers([header::LINK, header::RETRY_AFTER]);
     let router = Router::new()
         .fallback(answer)
@@ -289,7 +289,11 @@ async fn answer(
         "/metrics" if is_read => {
             // "Exposition formats" of Prometheus.
             let content_type = [(header::CONTENT_TYPE, "text/plain; version=0.0.4")];
-            (content_type, app.metrics.text(app.sockets.len())).into_response()
+            (
+                content_type,
+                metrics::text(&app.progress, app.sockets.len()),
+            )
+                .into_response()
         }
         _ => http_api::answer(app, peer.address, request).await,
     }
