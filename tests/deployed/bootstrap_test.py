@@ -18,10 +18,12 @@ from samtranslator.yaml_helper import yaml_parse
 ROOT = Path(__file__).resolve().parents[2]
 BUILT = ROOT / ".aws-sam" / "build"
 TEMPLATE = yaml_parse((ROOT / "template.yaml").read_text())
+COMMON = TEMPLATE["Globals"]["Function"]["Environment"]["Variables"]
 FUNCTIONS = {
-    resource["Metadata"]["BuildProperties"]["Binary"]: (name, set(resource["Properties"]["Environment"]["Variables"]))
+    resource["Metadata"]["BuildProperties"]["Binary"]: (name, {*COMMON, *resource["Properties"]["Environment"]["Variables"]})
     for name, resource in TEMPLATE["Resources"].items()
-    if resource["Type"] == "AWS::Serverless::Function"
+    # Not the canary, which is in Python and built by nobody.
+    if resource["Type"] == "AWS::Serverless::Function" and "Binary" in resource["Metadata"].get("BuildProperties", {})
 }
 HTTP = {"newlog": "POST", "recent-logs": "GET", "online-users": "GET"}
 WEBSOCKET = {"connect": "$connect", "disconnect": "$disconnect", "default": "$default", "newlog": "newlog"}
@@ -29,6 +31,8 @@ VALUES = {
     "MESSAGES_TABLE": "photonranch-logstream-messages-dev",
     "CONNECTIONS_TABLE": "photonranch-logstream-websocket-connections-dev",
     "RETENTION_DAYS": "7",
+    "METRICS_NAMESPACE": "test",
+    "PUBLISHER_KEYS": "",
     # Nobody listens there: telling a sender of its error fails, is logged and
     # ends the event all the same.
     "AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI": "http://127.0.0.1:1",

@@ -37,7 +37,8 @@ def source(path):
 def transform():
     """The template as CloudFormation gets it from SAM."""
     template = yaml_parse(source("template.yaml"))
-    template["Globals"]["Function"]["CodeUri"] = "s3://bucket/key"
+    for function in [template["Globals"]["Function"], template["Resources"]["CanaryFunction"]["Properties"]]:
+        function["CodeUri"] = "s3://bucket/key"
     parameters = {name: parameter["Default"] for name, parameter in template["Parameters"].items()}
     # What the translator would ask IAM for.
     names = ["AWSLambdaBasicExecutionRole", "AWSLambdaDynamoDBExecutionRole"]
@@ -61,6 +62,8 @@ def binary(function):
 FUNCTIONS = {
     binary(function): (name, function["Properties"])
     for name, function in of_type(TEMPLATE, "AWS::Serverless::Function").items()
+    # Not the canary, which is no part of the service.
+    if "BuildProperties" in function["Metadata"]
 }
 
 
@@ -99,7 +102,8 @@ class Permissions(unittest.TestCase):
     def test_only_the_managed_policies_of_sam_are_attached(self):
         managed = {"AWSLambdaBasicExecutionRole", "AWSLambdaDynamoDBExecutionRole"}
         roles = of_type(TRANSFORMED, "AWS::IAM::Role")
-        self.assertEqual(len(roles), len(NEEDS["calls"]))
+        # And the canary's.
+        self.assertEqual(len(roles), len(NEEDS["calls"]) + 1)
         for name, role in roles.items():
             for arn in role["Properties"]["ManagedPolicyArns"]:
                 self.assertIn(arn.rpartition("/")[2], managed, name)
@@ -161,7 +165,7 @@ class Routes(unittest.TestCase):
         [condition] = body["x-amazon-apigateway-cors"].values()
         cors = condition[1]
         self.assertEqual(set(cors["allowMethods"]), {"GET", "POST", "OPTIONS"})
-        self.assertEqual(cors["allowHeaders"], ["content-type"])
+        self.assertEqual(cors["allowHeaders"], ["authorization", "content-type"])
         self.assertEqual(set(cors["exposeHeaders"]), {"link", "retry-after"})
         self.assertNotIn("allowCredentials", cors)
 
@@ -177,7 +181,8 @@ class Functions(unittest.TestCase):
                 self.assertLessEqual(properties["Timeout"], 30)
                 self.assertEqual(properties["LoggingConfig"]["LogGroup"], {"Ref": "LogGroup"})
                 self.assertEqual(properties["LoggingConfig"]["LogFormat"], "JSON")
-                self.assertEqual(properties["Runtime"], "provided.al2023")
+                is_canary = name == "CanaryFunction"
+                self.assertEqual(properties["Runtime"], "python3.13" if is_canary else "provided.al2023")
 
     def test_the_stream_mapping_keeps_order_retries_within_bounds_and_loses_nothing_silently(self):
         [mapping] = of_type(TRANSFORMED, "AWS::Lambda::EventSourceMapping").values()
