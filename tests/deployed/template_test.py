@@ -196,6 +196,44 @@ class Functions(unittest.TestCase):
             self.assertEqual(mapping[limit], value, limit)
 
 
+class Names(unittest.TestCase):
+    # A second stage, or a second observatory, in one account collides with
+    # nothing.
+    NAMES = {"AlarmName", "FunctionName", "LogGroupName", "MetricNamespace", "Name", "QueueName", "TableName", "TopicName"}
+
+    def test_every_name_has_the_prefix_and_the_stage(self):
+        count = 0
+        for resource, key, name in self.names(TEMPLATE["Resources"]):
+            with self.subTest(resource, key=key):
+                self.assertIn("${NamePrefix}", name)
+                self.assertIn("${Stage}", name)
+                count += 1
+        self.assertGreater(count, 25)
+
+    def test_no_name_is_written_out(self):
+        for path in ("template.yaml", "infra/dashboard.yaml"):
+            # The default of NamePrefix.
+            self.assertEqual(source(path).count("photonranch-logstream"), 1, path)
+
+    def test_the_longest_prefix_and_stage_fit_into_the_names_of_functions(self):
+        prefix, stage = "p" * 33, "s" * 17
+        for name, value in (("NamePrefix", prefix), ("Stage", stage)):
+            pattern = TEMPLATE["Parameters"][name]["AllowedPattern"]
+            self.assertIsNone(re.search(pattern, value))
+            self.assertIsNotNone(re.search(pattern, value[1:]))
+        for _, function in FUNCTIONS.values():
+            name = function["FunctionName"]["Fn::Sub"]
+            name = name.replace("${NamePrefix}", prefix[1:]).replace("${Stage}", stage[1:])
+            self.assertLessEqual(len(name), 64, name)
+
+    def names(self, resources):
+        for resource, definition in resources.items():
+            for key, value in definition["Properties"].items():
+                # A reference is to a thing that has its name already.
+                if key in self.NAMES and "Ref" not in value:
+                    yield resource, key, value["Fn::Sub"]
+
+
 class Lint(unittest.TestCase):
     def test_what_cloudformation_gets_passes_cfn_lint(self):
         with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
