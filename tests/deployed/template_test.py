@@ -196,6 +196,49 @@ class Functions(unittest.TestCase):
             self.assertEqual(mapping[limit], value, limit)
 
 
+class Alarms(unittest.TestCase):
+    ALARMS = {name: alarm["Properties"] for name, alarm in of_type(TEMPLATE, "AWS::CloudWatch::Alarm").items()}
+    # Over when they are seen; every other alarm is a state.
+    EVENTS = {"LoggedErrorsAlarm", *(f"{resource.removesuffix('Function')}ErrorsAlarm" for resource, _ in FUNCTIONS.values())}
+
+    def test_every_alarm_names_the_runbook_and_tells_whoever_is_to_be_told(self):
+        told = {"Fn::If": ["HasAlarmEmail", [{"Ref": "AlarmTopic"}], {"Ref": "AWS::NoValue"}]}
+        for name, alarm in self.ALARMS.items():
+            with self.subTest(name):
+                self.assertTrue(alarm["AlarmDescription"]["Fn::Sub"].endswith(" Runbook: ${RunbookUrl}"))
+                self.assertEqual(alarm["AlarmActions"], told)
+                self.assertEqual(alarm.get("OKActions"), None if name in self.EVENTS else told)
+
+    def test_a_period_without_data_is_a_good_one(self):
+        for name, alarm in self.ALARMS.items():
+            self.assertEqual(alarm["TreatMissingData"], "notBreaching", name)
+
+    def test_each_function_has_an_alarm_for_its_errors_and_these_differ_in_nothing_else(self):
+        texts = set()
+        for name, (resource, _) in FUNCTIONS.items():
+            alarm = json.dumps(self.ALARMS[resource.removesuffix("Function") + "ErrorsAlarm"])
+            self.assertIn(f'{{"Ref": "{resource}"}}', alarm)
+            self.assertIn(f"${{Stage}}-{name}-errors", alarm)
+            self.assertIn(f"The function {name} has", alarm)
+            for own in (f'"{resource}"', f"-{name}-errors", f"function {name} has"):
+                alarm = alarm.replace(own, "*")
+            texts.add(alarm)
+        self.assertEqual(len(texts), 1, texts)
+
+    def test_the_dashboard_shows_every_alarm_in_the_same_order(self):
+        shown = re.findall(r":alarm:([^\"]+)\"", source("infra/dashboard.yaml"))
+        self.assertEqual(shown, [alarm["AlarmName"]["Fn::Sub"] for alarm in self.ALARMS.values()])
+
+    def test_the_runbook_has_a_row_for_every_alarm(self):
+        runbook = source("docs/operations.md").split("\n## Alarms\n")[1].split("\n## ")[0]
+        rows = set(re.findall(r"(?m)^\| `([a-z<>-]+)` \|", runbook))
+        names = {
+            "<function>-errors" if name in self.EVENTS - {"LoggedErrorsAlarm"} else alarm["AlarmName"]["Fn::Sub"].split("${Stage}-")[1]
+            for name, alarm in self.ALARMS.items()
+        }
+        self.assertLessEqual(names, rows)
+
+
 class Names(unittest.TestCase):
     # A second stage, or a second observatory, in one account collides with
     # nothing.
