@@ -34,14 +34,15 @@ def source(path):
     return (ROOT / path).read_text()
 
 
-def transform():
-    """The template as CloudFormation gets it from SAM."""
+def transform(**given):
+    """The template as CloudFormation gets it from SAM, with these parameters."""
     template = yaml_parse(source("template.yaml"))
     template["Globals"]["Function"]["CodeUri"] = "s3://bucket/key"
     parameters = {name: parameter["Default"] for name, parameter in template["Parameters"].items()}
     # What the translator would ask IAM for.
-    names = ["AWSLambdaBasicExecutionRole", "AWSLambdaDynamoDBExecutionRole"]
+    names = ["AWSLambdaBasicExecutionRole", "AWSLambdaDynamoDBExecutionRole", "AWSXRayDaemonWriteAccess"]
     policies = {name: f"arn:aws:iam::aws:policy/service-role/{name}" for name in names}
+    parameters |= given
     session = boto3.Session(region_name="us-east-1")
     return Translator(policies, Parser(), boto_session=session).translate(template, parameters)
 
@@ -179,6 +180,12 @@ class Functions(unittest.TestCase):
                 self.assertEqual(properties["LoggingConfig"]["LogFormat"], "JSON")
                 self.assertEqual(properties["Runtime"], "provided.al2023")
 
+    def test_the_functions_are_traced_only_if_that_is_asked_for(self):
+        traced = of_type(transform(Tracing="Active"), "AWS::Lambda::Function")
+        for name, function in of_type(TRANSFORMED, "AWS::Lambda::Function").items():
+            self.assertNotIn("TracingConfig", function["Properties"])
+            self.assertEqual(traced[name]["Properties"]["TracingConfig"], {"Mode": {"Ref": "Tracing"}})
+
     def test_the_stream_mapping_keeps_order_retries_within_bounds_and_loses_nothing_silently(self):
         [mapping] = of_type(TRANSFORMED, "AWS::Lambda::EventSourceMapping").values()
         mapping = mapping["Properties"]
@@ -194,6 +201,44 @@ class Functions(unittest.TestCase):
 
         for limit, value in NEEDS["mapping"].items():
             self.assertEqual(mapping[limit], value, limit)
+
+
+class AccessLogs(unittest.TestCase):
+    # Nothing that a caller wrote: no path, query, header or body.
+    VARIABLES = {
+        "connectionId",
+        "error.message",
+        "eventType",
+        "httpMethod",
+        "identity.sourceIp",
+        "integrationErrorMessage",
+        "integrationLatency",
+        "integrationStatus",
+        "requestId",
+        "responseLatency",
+        "routeKey",
+        "status",
+    }
+
+    def test_they_are_json_without_what_callers_wrote(self):
+        for name, settings in self.settings().items():
+            with self.subTest(name):
+                values = json.loads(settings["Format"])
+                self.assertNotIn("\n", settings["Format"])
+                self.assertEqual(values.pop("api"), name)
+                for value in values.values():
+                    self.assertTrue(value.startswith("$context."), value)
+                    self.assertIn(value.removeprefix("$context."), self.VARIABLES)
+                self.assertTrue(settings["DestinationArn"]["Fn::Sub"].endswith(":log-group:${AccessLogGroup}"))
+
+    def settings(self):
+        """What the transform makes of them."""
+        stages = of_type(TRANSFORMED, "AWS::ApiGatewayV2::Stage").values()
+        stages = {stage["Properties"]["ApiId"]["Ref"]: stage["Properties"] for stage in stages}
+        condition, websocket, otherwise = stages["WebSocketApi"]["AccessLogSettings"]["Fn::If"]
+        self.assertEqual(condition, "HasWebSocketAccessLogs")
+        self.assertEqual(otherwise, {"Ref": "AWS::NoValue"})
+        return {"http": stages["HttpApi"]["AccessLogSettings"], "websocket": websocket}
 
 
 class Alarms(unittest.TestCase):
