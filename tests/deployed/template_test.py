@@ -17,6 +17,10 @@ from samtranslator.yaml_helper import yaml_parse
 
 ROOT = Path(__file__).resolve().parents[2]
 
+sys.dont_write_bytecode = True
+sys.path.append(str(ROOT / "docs"))
+import cost  # noqa: E402
+
 
 def needs():
     """What the code needs of a deployment, as it says itself."""
@@ -320,6 +324,26 @@ class Names(unittest.TestCase):
                 # A reference is to a thing that has its name already.
                 if key in self.NAMES and "Ref" not in value:
                     yield resource, key, value["Fn::Sub"]
+
+
+class Cost(unittest.TestCase):
+    def test_the_page_has_the_numbers_of_the_script(self):
+        self.assertIn(cost.BEGIN + cost.text() + cost.END, source("docs/operations.md"), "run docs/cost.py --write")
+
+    def test_the_script_assumes_what_the_template_deploys(self):
+        metrics = 0
+        for alarm in of_type(TEMPLATE, "AWS::CloudWatch::Alarm").values():
+            queries = alarm["Properties"].get("Metrics")
+            metrics += sum("MetricStat" in query for query in queries) if queries else 1
+        self.assertEqual(cost.ALARM_METRICS, metrics)
+        memory = {name: TRANSFORMED["Resources"][resource]["Properties"]["MemorySize"] for name, (resource, _) in FUNCTIONS.items()}
+        self.assertLessEqual(cost.MEMORY_MB.items(), memory.items())
+
+    def test_the_examples_follow_from_the_formula(self):
+        amounts = cost.example(sites=20, viewers=50, messages=200_000)
+        self.assertEqual(amounts["F"], 0.5)
+        total = sum(cost.FACTORS[name] * amount for name, amount in amounts.items())
+        self.assertAlmostEqual(total, float(cost.sum_of(amounts).split(" = ")[1].split()[0]), delta=0.03)
 
 
 class Lint(unittest.TestCase):
