@@ -235,6 +235,15 @@ class AccessLogs(unittest.TestCase):
                     self.assertIn(value.removeprefix("$context."), self.VARIABLES)
                 self.assertTrue(settings["DestinationArn"]["Fn::Sub"].endswith(":log-group:${AccessLogGroup}"))
 
+    def test_the_saved_queries_are_those_of_the_page(self):
+        dashboard = yaml_parse(source("infra/dashboard.yaml"))
+        queries = of_type(dashboard, "AWS::Logs::QueryDefinition")
+        self.assertEqual(len(queries), 2)
+        name = TEMPLATE["Resources"]["AccessLogGroup"]["Properties"]["LogGroupName"]
+        for query in queries.values():
+            self.assertIn(f"```\n{query['Properties']['QueryString']}\n```\n", source("docs/operations.md"))
+            self.assertEqual(query["Properties"]["LogGroupNames"], [name])
+
     def settings(self):
         """What the transform makes of them."""
         stages = of_type(TRANSFORMED, "AWS::ApiGatewayV2::Stage").values()
