@@ -44,7 +44,7 @@ def transform(**given):
     template["Globals"]["Function"]["CodeUri"] = "s3://bucket/key"
     parameters = {name: parameter["Default"] for name, parameter in template["Parameters"].items()}
     # What the translator would ask IAM for.
-    names = ["AWSLambdaBasicExecutionRole", "AWSLambdaDynamoDBExecutionRole", "AWSXRayDaemonWriteAccess"]
+    names = ["AWSLambdaBasicExecutionRole", "AWSLambdaDynamoDBExecutionRole"]
     policies = {name: f"arn:aws:iam::aws:policy/service-role/{name}" for name in names}
     parameters |= given
     session = boto3.Session(region_name="us-east-1")
@@ -185,10 +185,12 @@ class Functions(unittest.TestCase):
                 self.assertEqual(properties["Runtime"], "provided.al2023")
 
     def test_the_functions_are_traced_only_if_that_is_asked_for(self):
-        traced = of_type(transform(Tracing="Active"), "AWS::Lambda::Function")
+        traced = transform(Tracing="Active")["Resources"]
         for name, function in of_type(TRANSFORMED, "AWS::Lambda::Function").items():
             self.assertNotIn("TracingConfig", function["Properties"])
             self.assertEqual(traced[name]["Properties"]["TracingConfig"], {"Mode": {"Ref": "Tracing"}})
+            managed = traced[f"{name}Role"]["Properties"]["ManagedPolicyArns"]
+            self.assertIn("arn:aws:iam::aws:policy/AWSXrayWriteOnlyAccess", managed)
 
     def test_the_stream_mapping_keeps_order_retries_within_bounds_and_loses_nothing_silently(self):
         [mapping] = of_type(TRANSFORMED, "AWS::Lambda::EventSourceMapping").values()
