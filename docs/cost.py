@@ -30,8 +30,8 @@ ALARM_METRIC = 0.10  # a month, for each metric of an alarm
 METRIC = 0.30  # a month
 
 # What a stage has, busy or not.
-ALARM_METRICS = 18
-METRICS = 10  # written by the functions, besides LoggedErrors
+ALARM_METRICS = 19
+METRICS = 13  # written by the functions and the canary, besides LoggedErrors
 CANARY_CALLS = 8_640  # a month: every 5 min, each with a message of its own
 CANARY_SECONDS = 1.0
 
@@ -175,8 +175,6 @@ Assumed: a message has {MESSAGE_BYTES} bytes, as a frame and in the history; on 
 **The same at a single site:** F = {crowded["F"]:.0f}, and each reconnect fetches {200_000 / DAYS:,.0f} messages, so H = {crowded["H"]:.0f}.
 
     {sum_of(crowded)}
-
-Most of that is history: a frontend that asks only for what is newer than its last message (`after_time`) saves it.
 
 **What a stranger can cost** is bounded by the largest messages and by reads, not by small messages. An hour of messages of 128 KB at the {TABLE_UNITS:,} write units a second that a table takes by default costs {worst["writes"]:.0f} dollars; reading `recent-logs` at its {TABLE_UNITS:,} read units {worst["reads"]:.0f}; and messages of 128 KB to viewers of the stranger's own, at the {POSTS:,} posts a second of an account, {worst["frames"]:.0f}. That is up to {sum(worst.values()):.0f} dollars an hour.
 """

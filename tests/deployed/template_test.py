@@ -274,9 +274,10 @@ class Alarms(unittest.TestCase):
                 self.assertEqual(alarm["AlarmActions"], told)
                 self.assertEqual(alarm.get("OKActions"), None if name in self.EVENTS else told)
 
-    def test_a_period_without_data_is_a_good_one(self):
+    def test_a_period_without_data_is_a_good_one_unless_the_canary_did_not_run(self):
         for name, alarm in self.ALARMS.items():
-            self.assertEqual(alarm["TreatMissingData"], "notBreaching", name)
+            expected = "breaching" if name == "CanaryAlarm" else "notBreaching"
+            self.assertEqual(alarm["TreatMissingData"], expected, name)
 
     def test_each_function_has_an_alarm_for_its_errors_and_these_differ_in_nothing_else(self):
         texts = set()
@@ -293,6 +294,13 @@ class Alarms(unittest.TestCase):
     def test_the_dashboard_shows_every_alarm_in_the_same_order(self):
         shown = re.findall(r":alarm:([^\"]+)\"", source("infra/dashboard.yaml"))
         self.assertEqual(shown, [alarm["AlarmName"]["Fn::Sub"] for alarm in self.ALARMS.values()])
+
+    def test_the_dashboard_shows_every_metric_that_the_code_writes(self):
+        written = set(re.findall(r"\"(logstream_\w+)\"", source("crates/core/src/metrics.rs") + source("infra/canary/canary.py")))
+        shown = re.findall(r"\"(logstream_\w+)\"", source("infra/dashboard.yaml"))
+        self.assertEqual(set(shown), written)
+        reasons = set(re.findall(r"=> \"(\w+)\"", source("crates/core/src/error.rs")))
+        self.assertEqual(set(re.findall(r"\"reason\", \"(\w+)\"", source("infra/dashboard.yaml"))), reasons)
 
     def test_the_runbook_has_a_row_for_every_alarm(self):
         runbook = source("docs/operations.md").split("\n## Alarms\n")[1].split("\n## ")[0]
