@@ -10,7 +10,10 @@ use std::time::Duration;
 use clap::Parser;
 use local::{Options, Server};
 use logstream_core::logging::BestEffort;
-use tokio::signal::unix::{SignalKind, signal};
+#[cfg(unix)]
+use tokio::signal::unix;
+#[cfg(windows)]
+use tokio::signal::windows;
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
 
@@ -110,8 +113,7 @@ fn end_log(log: WorkerGuard) {
 async fn run(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
     // Installed before the server starts, so that either signal always ends it
     // cleanly.
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
+    let (mut interrupt, mut terminate) = signals()?;
     let server = Server::start(Options {
         host: arguments.host,
         port: arguments.port,
@@ -129,4 +131,18 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
     }
     server.stop().await;
     Ok(())
+}
+
+#[cfg(unix)]
+fn signals() -> std::io::Result<(unix::Signal, unix::Signal)> {
+    let interrupt = unix::signal(unix::SignalKind::interrupt())?;
+    let terminate = unix::signal(unix::SignalKind::terminate())?;
+    Ok((interrupt, terminate))
+}
+
+/// Ctrl-C, and the end of the console, which is as close as Windows comes to
+/// SIGTERM.
+#[cfg(windows)]
+fn signals() -> std::io::Result<(windows::CtrlC, windows::CtrlClose)> {
+    Ok((windows::ctrl_c()?, windows::ctrl_close()?))
 }
