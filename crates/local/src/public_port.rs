@@ -63,7 +63,7 @@ const REFUSALS: usize = 16;
 pub fn most_connections() -> usize {
     #[cfg(unix)]
     let open_files = rlimit::getrlimit(rlimit::Resource::NOFILE).ok();
-    // Sockets are not files there.
+    // On Windows sockets are not files.
     #[cfg(not(unix))]
     let open_files: Option<(u64, u64)> = None;
     // Without a limit to read, accepting fails when there are too many.
