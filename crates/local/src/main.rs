@@ -12,7 +12,10 @@ use local::{Options, Server};
 use logstream_core::Publishers;
 use logstream_core::logging::BestEffort;
 use logstream_core::publishers::{EntryError, Publisher};
-use tokio::signal::unix::{SignalKind, signal};
+#[cfg(unix)]
+use tokio::signal::unix;
+#[cfg(windows)]
+use tokio::signal::windows;
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
 
@@ -183,8 +186,7 @@ fn publishers(file: &Path) -> Result<Publishers, Box<dyn std::error::Error>> {
 async fn run(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
     // Installed before the server starts, so that either signal always ends it
     // cleanly.
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
+    let (mut interrupt, mut terminate) = signals()?;
     let publishers = match &arguments.publisher_keys {
         Some(file) => publishers(file)?,
         None => Publishers::default(),
@@ -207,4 +209,18 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
     }
     server.stop().await;
     Ok(())
+}
+
+#[cfg(unix)]
+fn signals() -> std::io::Result<(unix::Signal, unix::Signal)> {
+    let interrupt = unix::signal(unix::SignalKind::interrupt())?;
+    let terminate = unix::signal(unix::SignalKind::terminate())?;
+    Ok((interrupt, terminate))
+}
+
+/// Ctrl-C, and the end of the console, which is as close as Windows comes to
+/// SIGTERM.
+#[cfg(windows)]
+fn signals() -> std::io::Result<(windows::CtrlC, windows::CtrlClose)> {
+    Ok((windows::ctrl_c()?, windows::ctrl_close()?))
 }

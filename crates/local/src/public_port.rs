@@ -61,9 +61,15 @@ const REFUSALS: usize = 16;
 
 /// How many connections the limit on open files allows.
 pub fn most_connections() -> usize {
-    let open_files = rlimit::getrlimit(rlimit::Resource::NOFILE).map(|(soft, _)| soft);
+    #[cfg(unix)]
+    let open_files = rlimit::getrlimit(rlimit::Resource::NOFILE).ok();
+    // On Windows sockets are not files.
+    #[cfg(not(unix))]
+    let open_files: Option<(u64, u64)> = None;
     // Without a limit to read, accepting fails when there are too many.
-    let open_files = usize::try_from(open_files.unwrap_or(u64::MAX)).unwrap_or(usize::MAX);
+    let open_files = open_files.map_or(usize::MAX, |(soft, _)| {
+        usize::try_from(soft).unwrap_or(usize::MAX)
+    });
     open_files
         .saturating_sub(RESERVED)
         .clamp(1, Semaphore::MAX_PERMITS)
