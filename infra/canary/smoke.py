@@ -5,7 +5,8 @@
 
 Prints pass or FAIL for each check and exits with 0 or 1. It sends one message
 to a site of its own, which nobody watches and which expires with its message.
-Needs Python 3.8 or newer and nothing else.
+Where the deployment has publishers' keys, the variable LOGSTREAM_KEY must hold
+one for all sites. Needs Python 3.8 or newer and nothing else.
 """
 
 import argparse
@@ -345,9 +346,10 @@ def main():
         default="https://smoke.example",
         help="an origin that AllowedOrigins allows (only if it is not *)",
     )
-    parser.add_argument("--key", help="a publisher's key for all sites, where the deployment has keys")
     arguments = parser.parse_args()
-    return Smoke(arguments.http_url, arguments.websocket_url, arguments.origin, arguments.key).run()
+    # Not an argument, which every process on the machine could read.
+    key = os.environ.get("LOGSTREAM_KEY")
+    return Smoke(arguments.http_url, arguments.websocket_url, arguments.origin, key).run()
 
 
 if __name__ == "__main__":
