@@ -14,7 +14,6 @@
 //! [`crate::blame`] says what "most others" means.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -527,7 +526,7 @@ impl<'a> Attempts<'a> {
             let wait = waits.get_or_insert_with(|| self.waits()).next();
             let wait = wait.unwrap_or_default();
             let failure = match outcome {
-                Some(Outcome::Gone) => match self.gone(wait).await {
+                Some(Outcome::Gone) => match Box::pin(self.gone(wait)).await {
                     Some(end) => return end,
                     None => continue,
                 },
@@ -551,7 +550,9 @@ impl<'a> Attempts<'a> {
                 let is_too_early = is_429 && self.is_slow && self.throttled < SLOW_ATTEMPTS;
                 match census.verdict(&failure) {
                     Verdict::Own if is_too_early => failed_for = Duration::ZERO,
-                    Verdict::Own => return self.fan_out.close(self.viewer, &failure).await,
+                    Verdict::Own => {
+                        return Box::pin(self.fan_out.close(self.viewer, &failure)).await;
+                    }
                     Verdict::Left => {
                         self.fan_out.log_fault(self.viewer, &failure, census);
                         return End::Left;
@@ -589,7 +590,9 @@ impl<'a> Attempts<'a> {
         } else {
             (started + patience).min(longest)
         };
-        let mut post = pin!(self.fan_out.management_api.post(&self.viewer.id, frame));
+        // In a box, so that a connection that waits for its turn does not have the
+        // room of the SDK's call too: with 10,000 of them it is most of the memory.
+        let mut post = Box::pin(self.fan_out.management_api.post(&self.viewer.id, frame));
         loop {
             if let Ok(outcome) = timeout_at(limit, &mut post).await {
                 return Some(outcome);
