@@ -21,7 +21,9 @@ use axum::routing::any;
 use lambda_runtime::{Context, LambdaEvent};
 use local::{CONNECTIONS_TABLE, MESSAGES_TABLE, Options, Server};
 use logstream_core::table::{Key, TableDefinition};
-use logstream_core::{Connections, ManagementApi, Messages, config, connections, lambda, messages};
+use logstream_core::{
+    Connections, ManagementApi, Messages, Publishers, config, connections, lambda, messages,
+};
 use recorder::Recorder;
 use serde_json::{Value, json};
 use tables::Tables;
@@ -116,7 +118,8 @@ async fn calls() -> BTreeMap<&'static str, BTreeSet<String>> {
         json!({}),
     ] {
         let (messages, management_api) = (&functions.messages, &functions.management_api);
-        let handler = |request| newlog::handle(messages, management_api, request);
+        let everybody = Publishers::default();
+        let handler = |request| newlog::handle(messages, management_api, &everybody, request);
         let event = websocket_event("newlog", &body.to_string());
         lambda::call(handler, &event).await.unwrap();
     }

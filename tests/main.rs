@@ -24,6 +24,7 @@ mod inside {
     mod broadcaster;
     mod connections;
     mod hostile;
+    mod keys;
     mod outage;
     mod recorder;
     mod server;

@@ -478,7 +478,7 @@ async fn browsers_of_any_origin_may_read_every_answer() {
 }
 
 #[tokio::test]
-async fn a_preflight_allows_post_and_get_with_a_content_type() {
+async fn a_preflight_allows_post_and_get_with_a_content_type_and_a_key() {
     let deployment = Deployment::start().await;
     for (path, method) in [
         ("/newlog", "POST"),
@@ -489,7 +489,10 @@ async fn a_preflight_allows_post_and_get_with_a_content_type() {
             .request("OPTIONS", path)
             .header("origin", "https://example.com")
             .header("access-control-request-method", method)
-            .header("access-control-request-headers", "content-type");
+            .header(
+                "access-control-request-headers",
+                "authorization,content-type",
+            );
         let answer = deployment.send(request).await;
         assert!(matches!(answer.status, 200 | 204), "{answer:?}");
         assert_eq!(answer.header("access-control-allow-origin"), Some("*"));
@@ -504,6 +507,7 @@ async fn a_preflight_allows_post_and_get_with_a_content_type() {
             .unwrap()
             .to_lowercase();
         assert!(headers.contains("content-type"), "{headers}");
+        assert!(headers.contains("authorization"), "{headers}");
     }
 }
 

@@ -18,10 +18,12 @@ from samtranslator.yaml_helper import yaml_parse
 ROOT = Path(__file__).resolve().parents[2]
 BUILT = ROOT / ".aws-sam" / "build"
 TEMPLATE = yaml_parse((ROOT / "template.yaml").read_text())
+COMMON = TEMPLATE["Globals"]["Function"]["Environment"]["Variables"]
 FUNCTIONS = {
-    resource["Metadata"]["BuildProperties"]["Binary"]: (name, set(resource["Properties"]["Environment"]["Variables"]))
+    resource["Metadata"]["BuildProperties"]["Binary"]: (name, {*COMMON, *resource["Properties"]["Environment"]["Variables"]})
     for name, resource in TEMPLATE["Resources"].items()
-    if resource["Type"] == "AWS::Serverless::Function"
+    # Not the canary, which is in Python and built by nobody.
+    if resource["Type"] == "AWS::Serverless::Function" and "Binary" in resource["Metadata"].get("BuildProperties", {})
 }
 HTTP = {"newlog": "POST", "recent-logs": "GET", "online-users": "GET"}
 WEBSOCKET = {"connect": "$connect", "disconnect": "$disconnect", "default": "$default", "newlog": "newlog"}
@@ -29,17 +31,20 @@ VALUES = {
     "MESSAGES_TABLE": "photonranch-logstream-messages-dev",
     "CONNECTIONS_TABLE": "photonranch-logstream-websocket-connections-dev",
     "RETENTION_DAYS": "7",
+    "METRICS_NAMESPACE": "test",
+    "PUBLISHER_KEYS": "",
     # Nobody listens there: telling a sender of its error fails, is logged and
     # ends the event all the same.
     "AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI": "http://127.0.0.1:1",
 }
 PATIENCE = 30
+REQUEST_ID = "8476a536-e9f4-11e8-9739-2dfe598c3fcd"
 
 
 class Bootstrap:
     """A function's process."""
 
-    def __init__(self, binary, variables):
+    def __init__(self, binary, variables, **more):
         self.events, self.answers = queue.Queue(), queue.Queue()
         self.is_ready = threading.Event()
         bootstrap = self
@@ -50,7 +55,7 @@ class Bootstrap:
             def do_GET(self):
                 bootstrap.is_ready.set()
                 event = bootstrap.events.get()
-                self.reply(event, {"Lambda-Runtime-Aws-Request-Id": "id", "Lambda-Runtime-Deadline-Ms": "99999999999999"})
+                self.reply(event, {"Lambda-Runtime-Aws-Request-Id": REQUEST_ID, "Lambda-Runtime-Deadline-Ms": "99999999999999"})
 
             def do_POST(self):
                 body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
@@ -88,6 +93,7 @@ class Bootstrap:
             "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "256",
             **{name: value for name, value in os.environ.items() if name.startswith("AWS_") or name == "NO_PROXY"},
             **{name: VALUES[name] for name in variables},
+            **more,
         }
         self.process = subprocess.Popen(
             [BUILT / name / "bootstrap"], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -199,6 +205,42 @@ class Bootstraps(unittest.TestCase):
             finally:
                 output = bootstrap.stop()
             self.assertNotIn("panicked", output)
+
+    def test_an_error_is_a_line_with_its_time_level_and_request_at_every_log_level(self):
+        for level in ("DEBUG", "INFO", "WARN", "ERROR"):
+            with self.subTest(level):
+                # It takes newlog 3 s to find that there is no table.
+                away = {"AWS_ENDPOINT_URL_DYNAMODB": "http://127.0.0.1:1", "AWS_LAMBDA_LOG_LEVEL": level}
+                bootstrap = Bootstrap("newlog", FUNCTIONS["newlog"][1], **away)
+                try:
+                    _, response = bootstrap.call(http_event("POST", "", body='{"site": "a", "log_message": "secret"}'))
+                    self.assertEqual(response["statusCode"], 503)
+                finally:
+                    output = bootstrap.stop()
+                lines = [json.loads(line) for line in output.splitlines()]
+                [error] = [line for line in lines if line.get("level") == "ERROR"]
+                self.assertEqual(error["fields"]["message"], "request failed")
+                self.assertIn(REQUEST_ID, json.dumps(error["spans"]))
+                self.assertRegex(error["timestamp"], r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+Z$")
+                self.assertNotIn("secret", output)
+
+    def test_what_an_event_counted_is_a_line_in_the_embedded_metric_format(self):
+        bootstrap = Bootstrap("newlog", FUNCTIONS["newlog"][1])
+        try:
+            for body in ('{"site": "metrics", "log_message": "x"}', "{}"):
+                bootstrap.call(http_event("POST", "", body=body))
+        finally:
+            output = bootstrap.stop()
+        lines = [json.loads(line) for line in output.splitlines()]
+        metrics = [line for line in lines if "_aws" in line]
+        stored, refused = metrics
+        self.assertEqual(stored["logstream_messages_total"], 1)
+        self.assertEqual((refused["logstream_refused_total"], refused["reason"]), (1, "invalid"))
+        for line, dimensions in ((stored, []), (refused, ["reason"])):
+            [directive] = line["_aws"]["CloudWatchMetrics"]
+            self.assertEqual(directive["Namespace"], VALUES["METRICS_NAMESPACE"])
+            self.assertEqual(directive["Dimensions"], [dimensions])
+            self.assertIsInstance(line["_aws"]["Timestamp"], int)
 
     def test_a_body_that_is_not_the_base64_it_says_is_400(self):
         bootstrap = Bootstrap("newlog", FUNCTIONS["newlog"][1])

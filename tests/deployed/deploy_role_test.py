@@ -59,6 +59,7 @@ REFUSED = {
     ("AWS::DynamoDB::Table", "logs:DescribeLogStreams"): "no import",
     ("AWS::DynamoDB::Table", "logs:Put"): "no import",
     ("AWS::DynamoDB::Table", "s3:"): "no import",
+    ("AWS::Events::Rule", "iam:PassRole"): "the function's policy lets EventBridge call it",
     ("AWS::IAM::Role", "iam:DeleteRolePermissionsBoundary"): "the boundary stays",
     ("AWS::Lambda::Function", "ec2:"): "no VPC",
     ("AWS::Lambda::Function", "elasticfilesystem:"): "no file system",
@@ -101,6 +102,9 @@ def named(logical, resource):
     if kind == "AWS::IAM::Role":
         name = f"logstream-dev-{logical}-Abc123"
         return name, iam("role/" + name)
+    if kind == "AWS::Events::Rule":
+        name = f"logstream-dev-{logical}-Abc123"
+        return name, arn("events", "rule/" + name)
     if kind == "AWS::Lambda::EventSourceMapping":
         return "uuid", arn("lambda", "event-source-mapping:uuid")
     return logical, None
@@ -148,7 +152,7 @@ def requests(logical, resource, handler, action):
         if action == "iam:PassRole":
             return [(properties["Role"], {"iam:PassedToService": "lambda.amazonaws.com"})]
         return [({"s3": bucket("dev"), "lambda": own}.get(service, "*"), {})]
-    if kind == "Lambda::Permission":
+    if kind in ("Lambda::Permission", "Lambda::EventInvokeConfig"):
         return [(arn("lambda", "function:" + properties["FunctionName"].rpartition(":")[2]), {})]
     if kind == "IAM::Role":
         boundary = {"iam:PermissionsBoundary": properties["PermissionsBoundary"]}
@@ -207,7 +211,7 @@ class Boundary(unittest.TestCase):
         for name, resource in TEMPLATE["Resources"].items():
             if resource["Type"] != "AWS::IAM::Role":
                 continue
-            for policy in RESOLVER.resolve(resource["Properties"]["Policies"]):
+            for policy in RESOLVER.resolve(resource["Properties"].get("Policies", [])):
                 for statement in policy["PolicyDocument"]["Statement"]:
                     for action in as_list(statement["Action"]):
                         for target in as_list(statement["Resource"]):
@@ -248,6 +252,7 @@ def belongings(stage):
         function, f"{function}:1",
         arn("lambda", f"event-source-mapping:id-of-{stage}"),
         arn("sqs", f"photonranch-logstream-{stage}-failures"),
+        arn("events", f"rule/logstream-{stage}-CanaryFunctionSchedule-Abc123"),
         arn("cloudwatch", f"alarm:photonranch-logstream-{stage}-logged-errors"),
         arn("cloudwatch", f"dashboard/photonranch-logstream-{stage}", region=""),
         arn("cloudformation", f"stack/logstream-{stage}/id"),
@@ -293,7 +298,7 @@ def actions():
     session = boto3.Session(region_name=REGION)
     for service, prefix in {"dynamodbstreams": "dynamodb"}.items() | {
         (name, name) for name in (
-            "cloudformation", "cloudwatch", "dynamodb", "iam", "lambda", "logs", "s3", "sns", "sqs", "sts",
+            "cloudformation", "cloudwatch", "dynamodb", "events", "iam", "lambda", "logs", "s3", "sns", "sqs", "sts",
         )
     }:
         for operation in session.client(service).meta.service_model.operation_names:

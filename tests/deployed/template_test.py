@@ -14,6 +14,10 @@ from samtranslator.yaml_helper import yaml_parse
 
 from templates import NO_VALUE, ROOT, Resolver, source, transform
 
+sys.dont_write_bytecode = True
+sys.path.append(str(ROOT / "docs"))
+import cost  # noqa: E402
+
 
 def needs():
     """What the code needs of a deployment, as it says itself."""
@@ -42,6 +46,8 @@ def binary(function):
 FUNCTIONS = {
     binary(function): (name, function["Properties"])
     for name, function in of_type(TEMPLATE, "AWS::Serverless::Function").items()
+    # Not the canary, which is no part of the service.
+    if "BuildProperties" in function["Metadata"]
 }
 
 
@@ -80,7 +86,8 @@ class Permissions(unittest.TestCase):
     def test_only_the_managed_policies_of_sam_are_attached(self):
         managed = {"AWSLambdaBasicExecutionRole", "AWSLambdaDynamoDBExecutionRole"}
         roles = of_type(TRANSFORMED, "AWS::IAM::Role")
-        self.assertEqual(len(roles), len(NEEDS["calls"]))
+        # And the canary's.
+        self.assertEqual(len(roles), len(NEEDS["calls"]) + 1)
         for name, role in roles.items():
             for arn in role["Properties"]["ManagedPolicyArns"]:
                 self.assertIn(arn.rpartition("/")[2], managed, name)
@@ -149,7 +156,7 @@ class Routes(unittest.TestCase):
         [condition] = body["x-amazon-apigateway-cors"].values()
         cors = condition[1]
         self.assertEqual(set(cors["allowMethods"]), {"GET", "POST", "OPTIONS"})
-        self.assertEqual(cors["allowHeaders"], ["content-type"])
+        self.assertEqual(cors["allowHeaders"], ["authorization", "content-type"])
         self.assertEqual(set(cors["exposeHeaders"]), {"link", "retry-after"})
         self.assertNotIn("allowCredentials", cors)
 
@@ -165,7 +172,16 @@ class Functions(unittest.TestCase):
                 self.assertLessEqual(properties["Timeout"], 30)
                 self.assertEqual(properties["LoggingConfig"]["LogGroup"], {"Ref": "LogGroup"})
                 self.assertEqual(properties["LoggingConfig"]["LogFormat"], "JSON")
-                self.assertEqual(properties["Runtime"], "provided.al2023")
+                is_canary = name == "CanaryFunction"
+                self.assertEqual(properties["Runtime"], "python3.13" if is_canary else "provided.al2023")
+
+    def test_the_functions_are_traced_only_if_that_is_asked_for(self):
+        traced = transform(Tracing="Active")["Resources"]
+        for name, function in of_type(TRANSFORMED, "AWS::Lambda::Function").items():
+            self.assertNotIn("TracingConfig", function["Properties"])
+            self.assertEqual(traced[name]["Properties"]["TracingConfig"], {"Mode": {"Ref": "Tracing"}})
+            managed = traced[f"{name}Role"]["Properties"]["ManagedPolicyArns"]
+            self.assertIn("arn:aws:iam::aws:policy/AWSXrayWriteOnlyAccess", managed)
 
     def test_the_stream_mapping_keeps_order_retries_within_bounds_and_loses_nothing_silently(self):
         [mapping] = of_type(TRANSFORMED, "AWS::Lambda::EventSourceMapping").values()
@@ -182,6 +198,162 @@ class Functions(unittest.TestCase):
 
         for limit, value in NEEDS["mapping"].items():
             self.assertEqual(mapping[limit], value, limit)
+
+
+class AccessLogs(unittest.TestCase):
+    # Nothing that a caller wrote: no path, query, header or body.
+    VARIABLES = {
+        "connectionId",
+        "error.message",
+        "eventType",
+        "httpMethod",
+        "identity.sourceIp",
+        "integrationErrorMessage",
+        "integrationLatency",
+        "integrationStatus",
+        "requestId",
+        "responseLatency",
+        "routeKey",
+        "status",
+    }
+
+    def test_they_are_json_without_what_callers_wrote(self):
+        for name, settings in self.settings().items():
+            with self.subTest(name):
+                values = json.loads(settings["Format"])
+                self.assertNotIn("\n", settings["Format"])
+                self.assertEqual(values.pop("api"), name)
+                for value in values.values():
+                    self.assertTrue(value.startswith("$context."), value)
+                    self.assertIn(value.removeprefix("$context."), self.VARIABLES)
+                self.assertTrue(settings["DestinationArn"]["Fn::Sub"].endswith(":log-group:${AccessLogGroup}"))
+
+    def test_the_saved_queries_are_those_of_the_page(self):
+        dashboard = yaml_parse(source("infra/dashboard.yaml"))
+        queries = of_type(dashboard, "AWS::Logs::QueryDefinition")
+        self.assertEqual(len(queries), 2)
+        name = TEMPLATE["Resources"]["AccessLogGroup"]["Properties"]["LogGroupName"]
+        for query in queries.values():
+            self.assertIn(f"```\n{query['Properties']['QueryString']}\n```\n", source("docs/operations.md"))
+            self.assertEqual(query["Properties"]["LogGroupNames"], [name])
+
+    def settings(self):
+        """What the transform makes of them."""
+        stages = of_type(TRANSFORMED, "AWS::ApiGatewayV2::Stage").values()
+        stages = {stage["Properties"]["ApiId"]["Ref"]: stage["Properties"] for stage in stages}
+        condition, websocket, otherwise = stages["WebSocketApi"]["AccessLogSettings"]["Fn::If"]
+        self.assertEqual(condition, "HasWebSocketAccessLogs")
+        self.assertEqual(otherwise, {"Ref": "AWS::NoValue"})
+        return {"http": stages["HttpApi"]["AccessLogSettings"], "websocket": websocket}
+
+
+class Alarms(unittest.TestCase):
+    ALARMS = {name: alarm["Properties"] for name, alarm in of_type(TEMPLATE, "AWS::CloudWatch::Alarm").items()}
+    # Over when they are seen; every other alarm is a state.
+    EVENTS = {"LoggedErrorsAlarm", *(f"{resource.removesuffix('Function')}ErrorsAlarm" for resource, _ in FUNCTIONS.values())}
+
+    def test_every_alarm_names_the_runbook_and_tells_whoever_is_to_be_told(self):
+        told = {"Fn::If": ["HasAlarmEmail", [{"Ref": "AlarmTopic"}], {"Ref": "AWS::NoValue"}]}
+        for name, alarm in self.ALARMS.items():
+            with self.subTest(name):
+                self.assertTrue(alarm["AlarmDescription"]["Fn::Sub"].endswith(" Runbook: ${RunbookUrl}"))
+                self.assertEqual(alarm["AlarmActions"], told)
+                self.assertEqual(alarm.get("OKActions"), None if name in self.EVENTS else told)
+
+    def test_a_period_without_data_is_a_good_one_unless_the_canary_did_not_run(self):
+        for name, alarm in self.ALARMS.items():
+            expected = "breaching" if name == "CanaryAlarm" else "notBreaching"
+            self.assertEqual(alarm["TreatMissingData"], expected, name)
+
+    def test_each_function_has_an_alarm_for_its_errors_and_these_differ_in_nothing_else(self):
+        texts = set()
+        for name, (resource, _) in FUNCTIONS.items():
+            alarm = json.dumps(self.ALARMS[resource.removesuffix("Function") + "ErrorsAlarm"])
+            self.assertIn(f'{{"Ref": "{resource}"}}', alarm)
+            self.assertIn(f"${{Stage}}-{name}-errors", alarm)
+            self.assertIn(f"The function {name} has", alarm)
+            for own in (f'"{resource}"', f"-{name}-errors", f"function {name} has"):
+                alarm = alarm.replace(own, "*")
+            texts.add(alarm)
+        self.assertEqual(len(texts), 1, texts)
+
+    def test_the_dashboard_shows_every_alarm_in_the_same_order(self):
+        shown = re.findall(r":alarm:([^\"]+)\"", source("infra/dashboard.yaml"))
+        self.assertEqual(shown, [alarm["AlarmName"]["Fn::Sub"] for alarm in self.ALARMS.values()])
+
+    def test_the_dashboard_shows_every_metric_that_the_code_writes(self):
+        written = set(re.findall(r"\"(logstream_\w+)\"", source("crates/core/src/metrics.rs") + source("infra/canary/canary.py")))
+        shown = re.findall(r"\"(logstream_\w+)\"", source("infra/dashboard.yaml"))
+        self.assertEqual(set(shown), written)
+        reasons = set(re.findall(r"=> \"(\w+)\"", source("crates/core/src/error.rs")))
+        self.assertEqual(set(re.findall(r"\"reason\", \"(\w+)\"", source("infra/dashboard.yaml"))), reasons)
+
+    def test_the_runbook_has_a_row_for_every_alarm(self):
+        runbook = source("docs/operations.md").split("\n## Alarms\n")[1].split("\n## ")[0]
+        rows = set(re.findall(r"(?m)^\| `([a-z<>-]+)` \|", runbook))
+        names = {
+            "<function>-errors" if name in self.EVENTS - {"LoggedErrorsAlarm"} else alarm["AlarmName"]["Fn::Sub"].split("${Stage}-")[1]
+            for name, alarm in self.ALARMS.items()
+        }
+        self.assertLessEqual(names, rows)
+
+
+class Names(unittest.TestCase):
+    # A second stage, or a second observatory, in one account collides with
+    # nothing.
+    NAMES = {"AlarmName", "FunctionName", "LogGroupName", "MetricNamespace", "Name", "QueueName", "TableName", "TopicName"}
+
+    def test_every_name_has_the_prefix_and_the_stage(self):
+        count = 0
+        for resource, key, name in self.names(TEMPLATE["Resources"]):
+            with self.subTest(resource, key=key):
+                self.assertIn("${NamePrefix}", name)
+                self.assertIn("${Stage}", name)
+                count += 1
+        self.assertGreater(count, 25)
+
+    def test_no_name_is_written_out(self):
+        for path in ("template.yaml", "infra/dashboard.yaml"):
+            # The default of NamePrefix.
+            self.assertEqual(source(path).count("photonranch-logstream"), 1, path)
+
+    def test_the_longest_prefix_and_stage_fit_into_the_names_of_functions(self):
+        prefix, stage = "p" * 33, "s" * 17
+        for name, value in (("NamePrefix", prefix), ("Stage", stage)):
+            pattern = TEMPLATE["Parameters"][name]["AllowedPattern"]
+            self.assertIsNone(re.search(pattern, value))
+            self.assertIsNotNone(re.search(pattern, value[1:]))
+        for _, function in FUNCTIONS.values():
+            name = function["FunctionName"]["Fn::Sub"]
+            name = name.replace("${NamePrefix}", prefix[1:]).replace("${Stage}", stage[1:])
+            self.assertLessEqual(len(name), 64, name)
+
+    def names(self, resources):
+        for resource, definition in resources.items():
+            for key, value in definition["Properties"].items():
+                # A reference is to a thing that has its name already.
+                if key in self.NAMES and "Ref" not in value:
+                    yield resource, key, value["Fn::Sub"]
+
+
+class Cost(unittest.TestCase):
+    def test_the_page_has_the_numbers_of_the_script(self):
+        self.assertIn(cost.BEGIN + cost.text() + cost.END, source("docs/operations.md"), "run docs/cost.py --write")
+
+    def test_the_script_assumes_what_the_template_deploys(self):
+        metrics = 0
+        for alarm in of_type(TEMPLATE, "AWS::CloudWatch::Alarm").values():
+            queries = alarm["Properties"].get("Metrics")
+            metrics += sum("MetricStat" in query for query in queries) if queries else 1
+        self.assertEqual(cost.ALARM_METRICS, metrics)
+        memory = {name: TRANSFORMED["Resources"][resource]["Properties"]["MemorySize"] for name, (resource, _) in FUNCTIONS.items()}
+        self.assertLessEqual(cost.MEMORY_MB.items(), memory.items())
+
+    def test_the_examples_follow_from_the_formula(self):
+        amounts = cost.example(sites=20, viewers=50, messages=200_000)
+        self.assertEqual(amounts["F"], 0.5)
+        total = sum(cost.FACTORS[name] * amount for name, amount in amounts.items())
+        self.assertAlmostEqual(total, float(cost.sum_of(amounts).split(" = ")[1].split()[0]), delta=0.03)
 
 
 class Lint(unittest.TestCase):

@@ -19,7 +19,8 @@ def source(path):
 def transform(**given):
     """The template as CloudFormation gets it from SAM, with these parameters."""
     template = yaml_parse(source("template.yaml"))
-    template["Globals"]["Function"]["CodeUri"] = "s3://bucket/key"
+    for function in [template["Globals"]["Function"], template["Resources"]["CanaryFunction"]["Properties"]]:
+        function["CodeUri"] = "s3://bucket/key"
     parameters = {name: parameter["Default"] for name, parameter in template["Parameters"].items()}
     # What the translator would ask IAM for.
     names = ["AWSLambdaBasicExecutionRole", "AWSLambdaDynamoDBExecutionRole"]
@@ -69,6 +70,12 @@ class Resolver:
                 return left == right
             case [("Fn::Not", [condition])]:
                 return not self.resolve(condition)
+            case [("Fn::And", conditions)]:
+                return all(self.resolve(conditions))
+            case [("Fn::Or", conditions)]:
+                return any(self.resolve(conditions))
+            case [("Condition", name)]:
+                return self.holds(name)
         resolved = {key: self.resolve(item) for key, item in value.items()}
         return {key: item for key, item in resolved.items() if item != NO_VALUE}
 

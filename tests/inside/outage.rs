@@ -2,7 +2,7 @@
 
 use aws_config::SdkConfig;
 use local::{CONNECTIONS_TABLE, MESSAGES_TABLE};
-use logstream_core::{Connections, ManagementApi, Messages};
+use logstream_core::{Connections, ManagementApi, Messages, Publishers};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -53,7 +53,8 @@ async fn newlog_tries_for_three_seconds_and_answers_503() {
     let management_api = ManagementApi::new(&away);
     let event = http_event("", Some(r#"{"site":"tst","log_message":"x"}"#));
     let started = Instant::now();
-    let handler = |request| newlog::handle(&messages, &management_api, request);
+    let everybody = Publishers::default();
+    let handler = |request| newlog::handle(&messages, &management_api, &everybody, request);
     let response = invoke(handler, &event).await;
     let took = started.elapsed().as_secs_f32();
     is_unavailable(&response);

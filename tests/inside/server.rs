@@ -7,7 +7,7 @@ use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Error;
 
 use super::tables::Tables;
-use crate::support::{Deployment, eventually, now, server, server_with};
+use crate::support::{Deployment, now, server, server_with};
 
 /// Sends raw bytes and returns the status line of the answer.
 async fn raw(address: std::net::SocketAddr, request: &str) -> String {
@@ -106,27 +106,6 @@ async fn a_route_has_any_prefix_and_may_end_with_a_slash() {
     for path in ["/newlogs", "/xnewlog", "/newlog/x", "/logs"] {
         let post = deployment.request("POST", path).body("{}");
         assert_eq!(deployment.send(post).await.status, 404, "{path}");
-    }
-}
-
-#[tokio::test]
-async fn the_metrics_count_connections_and_frames() {
-    let deployment = Deployment::of(server().await);
-    let mut client = deployment.connect("tst").await;
-    deployment.log("tst", "x", json!(1)).await;
-    client.next().await;
-    let has = async |line: &str| {
-        let metrics = deployment.get("/metrics", &[]).await;
-        assert_eq!(metrics.status, 200);
-        metrics.body.lines().any(|found| found == line)
-    };
-    for line in [
-        "logstream_stream_lag_seconds 0",
-        "logstream_connections 1",
-        "logstream_frames_total 1",
-        "logstream_records_given_up_total 0",
-    ] {
-        eventually(line, || has(line)).await;
     }
 }
 

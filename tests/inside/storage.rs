@@ -18,13 +18,10 @@ async fn a_messages_row_has_the_attributes_of_the_contract_and_lives_seven_days(
     let earliest = now() + 604_800;
     assert_eq!(deployment.post(body.to_string()).await.status, 200);
     let mut row = tables.rows(MESSAGES_TABLE).await.remove(0);
-    let expires: u64 = row
-        .remove("TimeToLive")
-        .unwrap()
-        .as_n()
-        .unwrap()
-        .parse()
-        .unwrap();
+    let mut number = |name: &str| row.remove(name).unwrap().as_n().unwrap().clone();
+    let stored_at: f64 = number("StoredAt").parse().unwrap();
+    assert!((stored_at - now() as f64).abs() < 60.0, "{stored_at}");
+    let expires: u64 = number("TimeToLive").parse().unwrap();
     assert!((earliest..=earliest + 60).contains(&expires), "{expires}");
     assert_eq!(
         row,

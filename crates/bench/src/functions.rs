@@ -132,6 +132,8 @@ impl World {
             ("MESSAGES_TABLE", local::MESSAGES_TABLE.to_owned()),
             ("CONNECTIONS_TABLE", local::CONNECTIONS_TABLE.to_owned()),
             ("RETENTION_DAYS", "7".to_owned()),
+            ("METRICS_NAMESPACE", "bench".to_owned()),
+            ("PUBLISHER_KEYS", String::new()),
             ("SSL_CERT_FILE", self.trust().display().to_string()),
         ]
     }

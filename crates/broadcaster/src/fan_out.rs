@@ -14,7 +14,6 @@
 //! [`crate::blame`] says what "most others" means.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -22,7 +21,8 @@ use std::time::Duration;
 use aws_sdk_apigatewaymanagement::primitives::Blob;
 use futures_util::future::join_all;
 use logstream_core::management_api::Outcome;
-use logstream_core::{Connection, Connections, ManagementApi, backoff};
+use logstream_core::metrics::{self, Broadcast};
+use logstream_core::{Connection, Connections, ManagementApi, SortKey, backoff};
 use time::OffsetDateTime;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout_at};
@@ -109,8 +109,11 @@ pub struct FanOut {
     records: Vec<Record>,
     /// When to stop and report what is left.
     end: Instant,
+    started: Instant,
     pace: Arc<Pace>,
     others: Others,
+    /// Posts of frames whose first post had failed.
+    retried: AtomicU64,
     /// The longest that a delivered post took, in microseconds.
     slowest: AtomicU64,
     /// Whether it was logged that failures are nobody's own.
@@ -165,8 +168,10 @@ impl FanOut {
             management_api: management_api.clone(),
             records,
             end,
+            started: Instant::now(),
             pace: memory.pace.clone(),
             others: Others::default(),
+            retried: AtomicU64::new(0),
             slowest: AtomicU64::new(0),
             is_fault_logged: AtomicBool::new(false),
             is_not_closed_logged: AtomicBool::new(false),
@@ -177,7 +182,6 @@ impl FanOut {
     /// sequence numbers of those from which on some connection was left
     /// without, and remembers who has what.
     pub async fn broadcast(self: Arc<Self>, memory: &Memory) -> BTreeSet<String> {
-        let started = Instant::now();
         // What was ordinary a moment ago is a first guess.
         self.slowest.store(
             memory.slowest.load(Ordering::Relaxed) / 2,
@@ -186,7 +190,7 @@ impl FanOut {
         let mut last_frames = memory.take_last_frames();
         let (viewers, unread) = self.viewers(&last_frames).await;
         let served = self.serve_all(viewers).await;
-        self.log(&served, started);
+        self.report(&served);
         memory
             .slowest
             .store(self.slowest.load(Ordering::Relaxed), Ordering::Relaxed);
@@ -369,47 +373,52 @@ impl FanOut {
         }
     }
 
-    /// Logs what became of the batch, a line for each site.
-    fn log(&self, served: &[Served], started: Instant) {
+    /// Counts and logs what became of the batch, with a line for each site.
+    fn report(&self, served: &[Served]) {
         #[derive(Default)]
         struct Counts {
+            messages: usize,
             connections: usize,
-            frames: usize,
-            gone: usize,
-            closed: usize,
-            left: usize,
+            broadcast: Broadcast,
         }
         let mut sites = BTreeMap::<&str, Counts>::new();
         for record in &self.records {
-            sites.entry(&record.site).or_default();
+            sites.entry(&record.site).or_default().messages += 1;
         }
         for Served { viewer, count, end } in served {
             let had = viewer.records.iter().take(*count);
             for record in had.filter_map(|place| self.records.get(*place)) {
-                sites.entry(&record.site).or_default().frames += 1;
+                sites.entry(&record.site).or_default().broadcast.frames += 1;
             }
             for site in self.sites_of(viewer) {
                 let counts = sites.entry(site).or_default();
                 counts.connections += 1;
                 match end {
                     End::Served => {}
-                    End::Gone => counts.gone += 1,
-                    End::Closed => counts.closed += 1,
-                    End::Left => counts.left += 1,
+                    End::Gone => counts.broadcast.gone += 1,
+                    End::Closed => counts.broadcast.closed += 1,
+                    End::Left => counts.broadcast.left += 1,
                 }
             }
         }
-        let milliseconds = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let took = self.started.elapsed();
+        let milliseconds = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
         for (site, counts) in sites {
             let Counts {
+                messages,
                 connections,
+                broadcast,
+            } = counts;
+            broadcast.count();
+            let Broadcast {
                 frames,
                 gone,
                 closed,
                 left,
-            } = counts;
+            } = broadcast;
             tracing::info!(
                 site,
+                messages,
                 connections,
                 frames,
                 gone,
@@ -418,6 +427,17 @@ impl FanOut {
                 milliseconds,
                 "broadcast"
             );
+        }
+        metrics::retried(self.retried.load(Ordering::Relaxed));
+        let now = SortKey::now();
+        for record in &self.records {
+            let delivered = Duration::from_micros(record.delivered.load(Ordering::Relaxed));
+            if let Some(stored_at) = record.stored_at
+                && !delivered.is_zero()
+            {
+                let since = now.since(stored_at);
+                metrics::delivered(since.saturating_sub(took.saturating_sub(delivered)));
+            }
         }
     }
 
@@ -488,20 +508,25 @@ impl<'a> Attempts<'a> {
                 self.has_joined = true;
             }
             self.progress.posting();
+            self.fan_out
+                .retried
+                .fetch_add(u64::from(is_retry), Ordering::Relaxed);
             let started = Instant::now();
             let outcome = self.post(record.frame.clone(), failed_for).await;
             pace.end(permit, outcome.as_ref());
             if outcome == Some(Outcome::Done) {
-                let took = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
+                let took = micros(started.elapsed());
                 self.fan_out.slowest.fetch_max(took, Ordering::Relaxed);
                 self.progress.delivered(is_retry);
                 self.fan_out.others.count(is_after_429);
+                let since = micros(self.fan_out.started.elapsed());
+                record.delivered.fetch_max(since, Ordering::Relaxed);
                 return End::Served;
             }
             let wait = waits.get_or_insert_with(|| self.waits()).next();
             let wait = wait.unwrap_or_default();
             let failure = match outcome {
-                Some(Outcome::Gone) => match self.gone(wait).await {
+                Some(Outcome::Gone) => match Box::pin(self.gone(wait)).await {
                     Some(end) => return end,
                     None => continue,
                 },
@@ -525,7 +550,9 @@ impl<'a> Attempts<'a> {
                 let is_too_early = is_429 && self.is_slow && self.throttled < SLOW_ATTEMPTS;
                 match census.verdict(&failure) {
                     Verdict::Own if is_too_early => failed_for = Duration::ZERO,
-                    Verdict::Own => return self.fan_out.close(self.viewer, &failure).await,
+                    Verdict::Own => {
+                        return Box::pin(self.fan_out.close(self.viewer, &failure)).await;
+                    }
                     Verdict::Left => {
                         self.fan_out.log_fault(self.viewer, &failure, census);
                         return End::Left;
@@ -563,7 +590,9 @@ impl<'a> Attempts<'a> {
         } else {
             (started + patience).min(longest)
         };
-        let mut post = pin!(self.fan_out.management_api.post(&self.viewer.id, frame));
+        // In a box, so that a connection that waits for its turn does not have the
+        // room of the SDK's call too: with 10,000 of them it is most of the memory.
+        let mut post = Box::pin(self.fan_out.management_api.post(&self.viewer.id, frame));
         loop {
             if let Ok(outcome) = timeout_at(limit, &mut post).await {
                 return Some(outcome);
@@ -615,6 +644,10 @@ impl<'a> Attempts<'a> {
         let (first, longest) = if self.is_slow { SLOW_WAITS } else { WAITS };
         backoff(first, longest)
     }
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// Until when a 410 may mean that the connection is not open yet.

@@ -3,11 +3,12 @@
 
 use broadcaster::Memory;
 use lambda_runtime::{Error, LambdaEvent, run, service_fn};
-use logstream_core::{Connections, ManagementApi, config};
+use logstream_core::{Connections, ManagementApi, config, metrics};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
     logstream_core::logging::init();
+    metrics::init()?;
     let aws = config::from_env();
     let connections = Connections::from_env(&aws)?;
     let management_api = ManagementApi::from_env(&aws)?;
@@ -15,8 +16,9 @@ async fn main() -> Result<(), Error> {
     let tables = config::warm_up(connections.of_site("-"));
     tokio::join!(tables, management_api.warm_up());
     run(service_fn(async |event: LambdaEvent<_>| {
-        let response = broadcaster::handle(&connections, &management_api, &memory, event);
-        Ok::<_, Error>(response.await)
+        let response = broadcaster::handle(&connections, &management_api, &memory, event).await;
+        metrics::flush();
+        Ok::<_, Error>(response)
     }))
     .await
 }

@@ -2,11 +2,12 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use aws_lambda_events::dynamodb::EventRecord;
 use aws_sdk_apigatewaymanagement::primitives::Blob;
 use logstream_core::message::MAX_FRAME_BYTES;
-use logstream_core::messages;
+use logstream_core::{SortKey, messages};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -25,6 +26,11 @@ pub struct Record {
     /// Shared by all records of the site.
     pub site: Arc<str>,
     pub sequence_number: String,
+    /// When it was stored, if its row says so.
+    pub stored_at: Option<SortKey>,
+    /// When a viewer had it last, in microseconds since the batch began; 0 if
+    /// none has it.
+    pub delivered: AtomicU64,
     /// The frame, the same for every client.
     pub frame: Blob,
 }
@@ -58,8 +64,9 @@ fn read(record: Value, sites: &mut HashSet<Arc<str>>) -> Result<Record, &'static
         .change
         .sequence_number
         .ok_or("it has no sequence number")?;
-    let message = messages::from_item(&mut record.change.new_image.into())
-        .ok_or("its new image is not a message")?;
+    let mut row = record.change.new_image.into();
+    let stored_at = messages::stored_at(&row);
+    let message = messages::from_item(&mut row).ok_or("its new image is not a message")?;
     let frame = message.to_frame();
     if frame.len() > MAX_FRAME_BYTES {
         return Err("its frame is larger than API Gateway's limit");
@@ -75,6 +82,8 @@ fn read(record: Value, sites: &mut HashSet<Arc<str>>) -> Result<Record, &'static
     Ok(Record {
         site,
         sequence_number,
+        stored_at,
+        delivered: AtomicU64::new(0),
         frame: Blob::new(frame),
     })
 }

@@ -27,6 +27,9 @@ pub enum ConfigError {
     /// Not a whole number of days.
     #[error("the environment variable {0} is not a whole number of days")]
     NotDays(&'static str),
+    /// Not of the form that it must have, and why.
+    #[error("the environment variable {0} cannot be read: {1}")]
+    Malformed(&'static str, String),
 }
 
 impl fmt::Debug for ConfigError {

@@ -2,11 +2,12 @@
 
 use std::error::Error as StdError;
 
-use lambda_http::http::header::RETRY_AFTER;
+use lambda_http::http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
 use lambda_http::http::{HeaderValue, StatusCode};
 use lambda_http::{Body, Response};
 
 use crate::api_gateway::json;
+use crate::metrics;
 
 /// Why a request was not carried out.
 #[derive(Debug, thiserror::Error)]
@@ -15,6 +16,14 @@ pub enum Error {
     /// expected.
     #[error("{0}")]
     Invalid(String),
+
+    /// No key or an unknown one, where one is needed: 401.
+    #[error("{0}")]
+    Unauthorized(String),
+
+    /// The key is not for this site: 403.
+    #[error("{0}")]
+    Forbidden(String),
 
     /// A message too large for a WebSocket frame: 413.
     #[error("{0}")]
@@ -44,16 +53,31 @@ impl Error {
     pub fn status(&self) -> StatusCode {
         match self {
             Self::Invalid(_) => StatusCode::BAD_REQUEST,
+            Self::Unauthorized(_) => StatusCode::UNAUTHORIZED,
+            Self::Forbidden(_) => StatusCode::FORBIDDEN,
             Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Unavailable { .. } => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 
-    /// Logs our own faults at ERROR, which the alarm counts. A caller's mistake
-    /// is not logged. Call it once, where the error is handled.
+    /// Counts the refusal, and logs our own faults at ERROR, which the alarm
+    /// counts. A caller's mistake is not logged. Call it once, where the error
+    /// is handled.
     pub fn log(&self) {
+        metrics::refused(self.reason());
         if let Self::Unavailable { operation, cause } = self {
             tracing::error!(operation, cause, "request failed");
+        }
+    }
+
+    /// The reason in the count of refusals.
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::Invalid(_) => "invalid",
+            Self::Unauthorized(_) => "no_key",
+            Self::Forbidden(_) => "other_site",
+            Self::TooLarge(_) => "too_large",
+            Self::Unavailable { .. } => "unavailable",
         }
     }
 
@@ -62,9 +86,15 @@ impl Error {
     pub fn into_response(self) -> Response<Body> {
         self.log();
         let mut response = json(self.status(), &ErrorBody::from(&self));
-        if matches!(self, Self::Unavailable { .. }) {
-            let one_second = HeaderValue::from_static("1");
-            response.headers_mut().insert(RETRY_AFTER, one_second);
+        let header = match self {
+            Self::Unavailable { .. } => Some((RETRY_AFTER, "1")),
+            // A 401 must name the scheme (RFC 9110, 15.5.2).
+            Self::Unauthorized(_) => Some((WWW_AUTHENTICATE, "Bearer")),
+            _ => None,
+        };
+        if let Some((name, value)) = header {
+            let value = HeaderValue::from_static(value);
+            response.headers_mut().insert(name, value);
         }
         response
     }

@@ -18,6 +18,8 @@ use serde::Serialize;
 use tower::util::MapRequest;
 use tower::{Service, ServiceExt as _};
 
+use crate::metrics;
+
 /// What the query of a URI must not hold as it is: lambda_http passes it to
 /// `http::Uri`, which refuses these bytes, and panics. `#` would end the
 /// query. The same set as the URL standard's "query percent-encode set".
@@ -64,7 +66,11 @@ where
 {
     let handler = service_fn(move |request| {
         let response = handler(request);
-        async { Ok::<_, Infallible>(response.await) }
+        async {
+            let response = response.await;
+            metrics::flush();
+            Ok::<_, Infallible>(response)
+        }
     });
     MapRequest::new(Adapter::from(handler), repair)
 }

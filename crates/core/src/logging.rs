@@ -2,7 +2,13 @@
 
 use std::io::{self, Write};
 
-use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+
+/// Where lambda_runtime opens the span of an event, which has the request's
+/// id. It is at INFO and writes no line of its own.
+const SPAN: &str = "lambda_runtime::layers::trace";
 
 /// Starts the functions' log: a JSON object a line on stdout, from the level
 /// that `AWS_LAMBDA_LOG_LEVEL` names (by default `INFO`). lambda_runtime's own
@@ -10,13 +16,20 @@ use tracing_subscriber::filter::LevelFilter;
 /// timestamp, without which Lambda takes each for INFO ("Log level filtering").
 pub fn init() {
     let level = std::env::var("AWS_LAMBDA_LOG_LEVEL");
-    let level = level.ok().and_then(|level| level.parse().ok());
-    tracing_subscriber::fmt()
+    let level: Option<LevelFilter> = level.ok().and_then(|level| level.parse().ok());
+    let level = level.unwrap_or(LevelFilter::INFO);
+    let lines = tracing_subscriber::fmt::layer()
         .json()
         .with_target(false)
-        .with_max_level(level.unwrap_or(LevelFilter::INFO))
         .with_writer(|| BestEffort(io::stdout()))
-        .log_internal_errors(false)
+        .log_internal_errors(false);
+    // So that an ERROR has its request's id at any level.
+    let filter = Targets::new()
+        .with_default(level)
+        .with_target(SPAN, level.max(LevelFilter::INFO));
+    tracing_subscriber::registry()
+        .with(filter)
+        .with(lines)
         .init();
 }
 

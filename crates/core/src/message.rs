@@ -182,6 +182,13 @@ pub fn error_frame(sent: &[u8], text: &str) -> String {
     })
 }
 
+/// The publisher's key in the body of a newlog request, its field `key`.
+/// `None` if there is no such string.
+pub(crate) fn key(body: &[u8]) -> Option<String> {
+    let body = decode(body);
+    string("key", Fields::of(&body).ok()?.key).ok()
+}
+
 /// A frame sent to a client.
 #[derive(Serialize)]
 struct Frame<'a> {
@@ -208,6 +215,7 @@ struct Fields<'a> {
     log_message: Option<Field<'a>>,
     log_level: Option<Field<'a>>,
     timestamp: Option<Field<'a>>,
+    key: Option<Field<'a>>,
 }
 
 /// A field as it was sent.
@@ -238,6 +246,7 @@ impl<'a> Fields<'a> {
             "log_message" => Some(&mut self.log_message),
             "log_level" => Some(&mut self.log_level),
             "timestamp" => Some(&mut self.timestamp),
+            "key" => Some(&mut self.key),
             _ => None,
         }
     }

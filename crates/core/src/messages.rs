@@ -17,6 +17,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::backoff::three_times;
 use crate::config::{self, ConfigError};
+use crate::metrics;
 use crate::placement::{Placement, Row, Step};
 use crate::table::{Key, TableDefinition};
 use crate::{Error, Level, Message, SortKey, backoff};
@@ -34,6 +35,9 @@ const TIMESTAMP: &str = "timestamp";
 const MESSAGE: &str = "message";
 /// The [`Level`]'s name.
 const LOG_LEVEL: &str = "log_level";
+/// When the row was written, in Unix seconds with a fraction. A record of the
+/// stream knows it in whole seconds only.
+const STORED_AT: &str = "StoredAt";
 /// When the row expires, in whole Unix seconds.
 const TIME_TO_LIVE: &str = "TimeToLive";
 
@@ -151,6 +155,7 @@ impl Messages {
         loop {
             let step = placement.step();
             if step == Step::Done {
+                metrics::stored();
                 return Ok(());
             }
             let attempt = async {
@@ -190,12 +195,13 @@ impl Messages {
         key: SortKey,
         placement: &mut Placement,
     ) -> Result<(), Error> {
-        let expires = now() + self.retention.as_secs();
+        let stored_at = SortKey::now();
+        let expires = stored_at.seconds() + self.retention.as_secs();
         let put = self
             .client
             .put_item()
             .table_name(&self.table)
-            .set_item(Some(to_item(message, key, expires)))
+            .set_item(Some(to_item(message, key, stored_at, expires)))
             .condition_expression("attribute_not_exists(#key)")
             .expression_attribute_names("#key", SITE)
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
@@ -339,13 +345,14 @@ impl Messages {
 }
 
 /// The attributes of a message's row. `expires` is in Unix seconds.
-pub fn to_item(message: &Message, key: SortKey, expires: u64) -> Item {
+pub fn to_item(message: &Message, key: SortKey, stored_at: SortKey, expires: u64) -> Item {
     let level = message.level.name().to_owned();
     [
         (SITE, AttributeValue::S(message.site.clone())),
         (TIMESTAMP, number(key)),
         (MESSAGE, AttributeValue::S(message.text.clone())),
         (LOG_LEVEL, AttributeValue::S(level)),
+        (STORED_AT, number(stored_at)),
         (TIME_TO_LIVE, number(expires)),
     ]
     .map(|(name, value)| (name.to_owned(), value))
@@ -379,6 +386,11 @@ fn of_site(site: String, item: &mut Item) -> Option<Message> {
         level,
         key,
     })
+}
+
+/// When a row was written; `None` if somebody else wrote it.
+pub fn stored_at(item: &Item) -> Option<SortKey> {
+    SortKey::from_stored(item.get(STORED_AT)?.as_n().ok()?)
 }
 
 fn stored_key(item: &Item) -> Option<SortKey> {
@@ -426,7 +438,7 @@ mod tests {
             level: Level::Error,
             key: SortKey::MAX,
         };
-        let row = to_item(&message, message.key, 7);
+        let row = to_item(&message, message.key, SortKey::MIN, 7);
         assert_eq!(from_item(&mut row.clone()).as_ref(), Some(&message));
         let changed = |name: &str, value: Option<AttributeValue>| {
             let mut row = row.clone();

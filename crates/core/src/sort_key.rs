@@ -1,6 +1,7 @@
 //! The sort key of a message: its time in microseconds.
 
 use std::fmt;
+use std::time::Duration;
 
 /// Microseconds in a second.
 const MICROS: u64 = 1_000_000;
@@ -86,6 +87,11 @@ impl SortKey {
     /// The last key of this key's second.
     pub fn end_of_second(self) -> Self {
         Self(self.0 - self.0 % MICROS + (MICROS - 1))
+    }
+
+    /// The time from an earlier moment to this one; zero if it was later.
+    pub fn since(self, earlier: Self) -> Duration {
+        Duration::from_micros(self.0.saturating_sub(earlier.0))
     }
 
     /// The key one microsecond above.

@@ -7,6 +7,7 @@ use logstream_core::{ManagementApi, config, lambda};
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
     logstream_core::logging::init();
+    logstream_core::metrics::init()?;
     let aws = config::from_env();
     let management_api = ManagementApi::from_env(&aws)?;
     lambda::run(|request| default::handle(&management_api, request)).await

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::database::Stream;
 use crate::functions::FunctionError;
-use crate::metrics::Metrics;
+use crate::metrics::Progress;
 use crate::sockets::Sockets;
 
 /// The most retries of a batch.
@@ -76,7 +76,7 @@ impl EventSource {
         stop: &CancellationToken,
         written: &Notify,
         sockets: &Sockets,
-        metrics: &Metrics,
+        progress: &Progress,
         function: impl Fn(Value) -> Answer,
     ) -> Result<(), String>
     where
@@ -84,7 +84,7 @@ impl EventSource {
     {
         let mut next_read = None;
         loop {
-            let delivered = deliver(&mut self.undelivered, metrics, &function);
+            let delivered = deliver(&mut self.undelivered, progress, &function);
             stop.run_until_cancelled(delivered).await;
             if stop.is_cancelled() {
                 // What is undelivered is read again by the next process.
@@ -95,7 +95,7 @@ impl EventSource {
             }
             let mut records = self.stream.next(broadcaster::BATCH_SIZE).await?;
             records.retain(|record| record.get("eventName").is_some_and(|name| name == "INSERT"));
-            metrics.delivering(records.first().and_then(written_at));
+            progress.delivering(records.first().and_then(written_at));
             if records.len() > 1 {
                 next_read = Some(Instant::now() + GATHERING);
             }
@@ -160,7 +160,7 @@ impl Batch {
 /// So a batch whose attempt panics is neither lost nor retried for ever.
 async fn deliver<Answer>(
     batches: &mut Vec<Batch>,
-    metrics: &Metrics,
+    progress: &Progress,
     function: &impl Fn(Value) -> Answer,
 ) where
     Answer: Future<Output = Result<Value, FunctionError>>,
@@ -173,7 +173,7 @@ async fn deliver<Answer>(
         if batch.is_to_be_given_up() {
             log_given_up(&batch.records);
             let given_up = batch.records.len() as u64;
-            metrics.given_up.fetch_add(given_up, Ordering::Relaxed);
+            progress.given_up.fetch_add(given_up, Ordering::Relaxed);
             batches.pop();
             continue;
         }
@@ -260,7 +260,7 @@ mod tests {
         let mut undelivered = vec![Batch::new(records(&["1", "2", "3", "4"]))];
         deliver(
             &mut undelivered,
-            &Metrics::default(),
+            &Progress::default(),
             &async |event: Value| {
                 let batch = event["Records"].as_array().unwrap();
                 let batch: Vec<_> = batch
@@ -303,7 +303,7 @@ mod tests {
         let batches = RefCell::new(Vec::new());
         deliver(
             &mut undelivered,
-            &Metrics::default(),
+            &Progress::default(),
             &async |event: Value| {
                 let batch = event["Records"].as_array().unwrap().len();
                 batches.borrow_mut().push(batch);
@@ -349,7 +349,7 @@ mod tests {
         let started = Instant::now();
         let batches = RefCell::new(0);
         let mut undelivered = vec![Batch::new(records(&["1"]))];
-        deliver(&mut undelivered, &Metrics::default(), &async |_: Value| {
+        deliver(&mut undelivered, &Progress::default(), &async |_: Value| {
             *batches.borrow_mut() += 1;
             sleep(Duration::from_secs(25)).await;
             Ok(failed(&["1"]))
@@ -409,7 +409,7 @@ mod tests {
                     &stop,
                     &database.written,
                     &Sockets::default(),
-                    &Metrics::default(),
+                    &Progress::default(),
                     &function,
                 )
                 .await
@@ -432,7 +432,7 @@ mod tests {
     async fn a_record_whose_every_attempt_panics_is_given_up() {
         let mut undelivered = vec![Batch::new(records(&["2"])), Batch::new(records(&["1"]))];
         let (stop, given) = (CancellationToken::new(), RefCell::new(Vec::new()));
-        let metrics = Metrics::default();
+        let progress = Progress::default();
         supervise("test", stop.clone(), async || {
             let function = async |event: Value| {
                 let record = sequence_number(&event["Records"][0]).unwrap().to_owned();
@@ -440,7 +440,7 @@ mod tests {
                 assert_eq!(record, "2");
                 Ok(failed(&[]))
             };
-            deliver(&mut undelivered, &metrics, &function).await;
+            deliver(&mut undelivered, &progress, &function).await;
             stop.cancel();
             Ok(())
         })
@@ -448,6 +448,6 @@ mod tests {
         let mut expected = vec!["1"; 1 + MAX_RETRIES as usize];
         expected.push("2");
         assert_eq!(given.into_inner(), expected);
-        assert_eq!(metrics.given_up.into_inner(), 1);
+        assert_eq!(progress.given_up.into_inner(), 1);
     }
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use broadcaster::Memory;
 use lambda_http::{Body, Request, Response};
 use lambda_runtime::{Context, LambdaEvent};
-use logstream_core::{Connections, ManagementApi, Messages, lambda};
+use logstream_core::{Connections, ManagementApi, Messages, Publishers, lambda};
 use serde::Serialize;
 use serde_json::Value;
 use tokio::sync::Semaphore;
@@ -33,6 +33,7 @@ pub struct Functions {
     pub messages: Messages,
     pub connections: Connections,
     pub management_api: ManagementApi,
+    pub publishers: Publishers,
     pub memory: Memory,
     /// The permits of calls by requests: [`PLACES`].
     pub places: Arc<Semaphore>,
@@ -102,6 +103,7 @@ async fn call(functions: &Functions, function: Function, event: &str) -> Result<
         messages,
         connections,
         management_api,
+        publishers,
         memory,
         ..
     } = functions;
@@ -115,7 +117,7 @@ async fn call(functions: &Functions, function: Function, event: &str) -> Result<
         }
         Function::Newlog => {
             request(
-                |request| newlog::handle(messages, management_api, request),
+                |request| newlog::handle(messages, management_api, publishers, request),
                 event,
             )
             .await

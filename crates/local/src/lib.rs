@@ -32,7 +32,7 @@ use aws_config::{Region, SdkConfig};
 use aws_sdk_dynamodb::config::{Credentials, SharedCredentialsProvider};
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use axum::Router;
-use logstream_core::{Connections, ManagementApi, Messages, config};
+use logstream_core::{Connections, ManagementApi, Messages, Publishers, config};
 use serde_json::Value;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -42,7 +42,7 @@ use database::Database;
 use event_source::EventSource;
 use functions::{Functions, invoke};
 use http_api::Bodies;
-use metrics::Metrics;
+use metrics::Progress;
 use sockets::Sockets;
 use supervise::{again, supervise};
 
@@ -73,6 +73,8 @@ pub struct Options {
     /// How long a connection may live: 2 h on API Gateway, and at most that:
     /// its row expires soon after.
     pub max_connection_age: Duration,
+    /// Who may send messages: everybody by default.
+    pub publishers: Publishers,
     /// How often clients are pinged. One that has not answered by the next
     /// ping is closed.
     pub ping: Duration,
@@ -86,6 +88,7 @@ impl Default for Options {
             data_dir: None,
             idle_timeout: Duration::from_secs(10 * 60),
             max_connection_age: Duration::from_secs(2 * 60 * 60),
+            publishers: Publishers::default(),
             // Proxies cut a connection on which nothing moves for 60 s.
             ping: Duration::from_secs(25),
         }
@@ -119,7 +122,7 @@ struct App {
     database: Database,
     functions: Functions,
     sockets: Arc<Sockets>,
-    metrics: Metrics,
+    progress: Progress,
     /// The permits of connections to the public port.
     connections: Arc<Semaphore>,
     bodies: Bodies,
@@ -135,6 +138,7 @@ impl App {
         options: Options,
         between: impl Fn(SharedHttpClient) -> SharedHttpClient,
     ) -> Result<Arc<Self>, StartError> {
+        metrics::start();
         let database = Database::open(options.data_dir.as_deref())
             .await
             .map_err(StartError::Database)?;
@@ -151,12 +155,13 @@ impl App {
                 messages: Messages::new(&to_database, MESSAGES_TABLE.to_owned()),
                 connections: Connections::new(&to_database, CONNECTIONS_TABLE.to_owned()),
                 management_api: ManagementApi::new(&to_management),
+                publishers: options.publishers.clone(),
                 memory: broadcaster::Memory::default(),
                 places: Arc::new(Semaphore::new(functions::PLACES)),
             },
             database,
             sockets,
-            metrics: Metrics::default(),
+            progress: Progress::default(),
             connections: Arc::new(Semaphore::new(public_port::most_connections())),
             bodies: Bodies::default(),
             options,
@@ -180,7 +185,7 @@ impl App {
                 };
                 let written = &app.database.written;
                 source
-                    .run(&app.stop, written, &app.sockets, &app.metrics, broadcast)
+                    .run(&app.stop, written, &app.sockets, &app.progress, broadcast)
                     .await
             }
         };
@@ -198,6 +203,12 @@ impl App {
             Ok(())
         };
         tasks.spawn(supervise("clock", stop.clone(), task));
+        let app = self.clone();
+        let task = async move || {
+            metrics::keep_up(&app.stop).await;
+            Ok(())
+        };
+        tasks.spawn(supervise("metrics", stop.clone(), task));
         Ok(())
     }
 }

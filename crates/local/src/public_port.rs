@@ -32,7 +32,7 @@ use tower::ServiceExt as _;
 use tower_http::cors::{Any, CorsLayer};
 
 use crate::App;
-use crate::{http_api, websocket_api};
+use crate::{http_api, metrics, websocket_api};
 
 /// How long a request's headers may take, and its body ("Quotas for HTTP
 /// APIs": 30 s for a whole request).
@@ -61,9 +61,15 @@ const REFUSALS: usize = 16;
 
 /// How many connections the limit on open files allows.
 pub fn most_connections() -> usize {
-    let open_files = rlimit::getrlimit(rlimit::Resource::NOFILE).map(|(soft, _)| soft);
+    #[cfg(unix)]
+    let open_files = rlimit::getrlimit(rlimit::Resource::NOFILE).ok();
+    // On Windows sockets are not files.
+    #[cfg(not(unix))]
+    let open_files: Option<(u64, u64)> = None;
     // Without a limit to read, accepting fails when there are too many.
-    let open_files = usize::try_from(open_files.unwrap_or(u64::MAX)).unwrap_or(usize::MAX);
+    let open_files = open_files.map_or(usize::MAX, |(soft, _)| {
+        usize::try_from(soft).unwrap_or(usize::MAX)
+    });
     open_files
         .saturating_sub(RESERVED)
         .clamp(1, Semaphore::MAX_PERMITS)
@@ -76,7 +82,7 @@ pub async fn serve(app: Arc<App>, listener: TcpListener) -> Result<(), String> {
     let cors = CorsLayer::new()
         .allow_origin(Any)
         .allow_methods([Method::GET, Method::POST, Method::OPTIONS])
-        .allow_headers([header::CONTENT_TYPE])
+        .allow_headers([header::AUTHORIZATION, header::CONTENT_TYPE])
         .expose_headers([header::LINK, header::RETRY_AFTER]);
     let router = Router::new()
         .fallback(answer)
@@ -289,7 +295,11 @@ async fn answer(
         "/metrics" if is_read => {
             // "Exposition formats" of Prometheus.
             let content_type = [(header::CONTENT_TYPE, "text/plain; version=0.0.4")];
-            (content_type, app.metrics.text(app.sockets.len())).into_response()
+            (
+                content_type,
+                metrics::text(&app.progress, app.sockets.len()),
+            )
+                .into_response()
         }
         _ => http_api::answer(app, peer.address, request).await,
     }

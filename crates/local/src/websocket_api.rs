@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
 use axum::body::Body;
@@ -258,9 +257,8 @@ impl Connection {
         frame: String,
     ) -> Result<(), Error> {
         let mut next = Some(frame);
-        let (mut frames, mut bytes) = (0, 0);
+        let mut bytes = 0;
         while let Some(frame) = next {
-            frames += 1;
             bytes += frame.len();
             socket.feed(Message::text(frame)).await?;
             next = if bytes < TOGETHER {
@@ -271,7 +269,6 @@ impl Connection {
         }
         socket.flush().await?;
         outbox.sent(bytes);
-        self.app.metrics.frames.fetch_add(frames, Ordering::Relaxed);
         Ok(())
     }
 

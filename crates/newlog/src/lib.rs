@@ -5,19 +5,20 @@ use lambda_http::http::StatusCode;
 use lambda_http::{Body, Request, Response};
 use logstream_core::api_gateway::{connection_id, empty, with_body};
 use logstream_core::message::error_frame;
-use logstream_core::{Error, ManagementApi, Message, Messages, SortKey};
+use logstream_core::{Error, ManagementApi, Message, Messages, Publishers, SortKey};
 
 /// Stores the message of a request. Success means that it is durable.
 ///
-/// HTTP: 200, `text/plain`; an error is 400, 413 or 503 with
+/// HTTP: 200, `text/plain`; an error is 400, 401, 403, 413 or 503 with
 /// `{"message": "…"}`. WebSocket: the response has no body, and an error goes
 /// to the sender as a frame.
 pub async fn handle(
     messages: &Messages,
     management_api: &ManagementApi,
+    publishers: &Publishers,
     request: Request,
 ) -> Response<Body> {
-    let stored = store(messages, request.body()).await;
+    let stored = store(messages, publishers, &request).await;
     match (stored, connection_id(&request)) {
         (Ok(()), None) => with_body(
             StatusCode::OK,
@@ -35,7 +36,13 @@ pub async fn handle(
     }
 }
 
-async fn store(messages: &Messages, body: &[u8]) -> Result<(), Error> {
-    let message = Message::from_json(body, SortKey::now())?;
+async fn store(
+    messages: &Messages,
+    publishers: &Publishers,
+    request: &Request,
+) -> Result<(), Error> {
+    let permission = publishers.authenticate(request)?;
+    let message = Message::from_json(request.body(), SortKey::now())?;
+    permission.may_send_to(&message.site)?;
     messages.put(&message).await
 }

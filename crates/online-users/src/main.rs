@@ -7,6 +7,7 @@ use logstream_core::{Connections, config, lambda};
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
     logstream_core::logging::init();
+    logstream_core::metrics::init()?;
     let aws = config::from_env();
     let connections = Connections::from_env(&aws)?;
     lambda::run(|request| online_users::handle(&connections, request)).await

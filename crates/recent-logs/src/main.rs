@@ -7,6 +7,7 @@ use logstream_core::{Messages, config, lambda};
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
     logstream_core::logging::init();
+    logstream_core::metrics::init()?;
     let aws = config::from_env();
     let messages = Messages::from_env(&aws)?;
     messages.warm_up().await;

@@ -33,7 +33,7 @@ use libfuzzer_sys::fuzz_target;
 use logstream_core::message::{MAX_FRAME_BYTES, MAX_SITE_BYTES, error_frame};
 use logstream_core::messages::{from_item, to_item};
 use logstream_core::{
-    Connections, Error, ManagementApi, Message, Messages, SortKey, config, lambda,
+    Connections, Error, ManagementApi, Message, Messages, Publishers, SortKey, config, lambda,
 };
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
@@ -53,6 +53,7 @@ struct World {
     connections: Connections,
     messages: Messages,
     management_api: ManagementApi,
+    publishers: Publishers,
 }
 
 impl World {
@@ -82,6 +83,7 @@ impl World {
             connections: Connections::new(&aws, "connections".to_owned()),
             messages: Messages::new(&aws, "messages".to_owned()),
             management_api: ManagementApi::new(&aws),
+            publishers: Publishers::default(),
         }
     }
 
@@ -92,7 +94,7 @@ impl World {
             (&self.connections, &self.messages, &self.management_api);
         let answer = match function % 6 {
             0 => self.run(
-                |request| newlog::handle(messages, management_api, request),
+                |request| newlog::handle(messages, management_api, &self.publishers, request),
                 event,
             ),
             1 => self.run(|request| default::handle(management_api, request), event),
@@ -135,7 +137,7 @@ fn newlog(_: &World, body: &[u8]) {
         }
     };
     assert!((1..=MAX_SITE_BYTES).contains(&message.site.len()));
-    let mut row = to_item(&message, message.key, 7);
+    let mut row = to_item(&message, message.key, message.key, 7);
     assert_eq!(from_item(&mut row).as_ref(), Some(&message), "as a row");
 
     let time = message.key.to_string();

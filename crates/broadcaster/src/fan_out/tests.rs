@@ -247,6 +247,8 @@ impl Stage {
         let records = messages.iter().map(|(site, number)| Record {
             site: (*site).into(),
             sequence_number: format!("{number:04}"),
+            stored_at: None,
+            delivered: AtomicU64::new(0),
             frame: Blob::new(format!("{number:04}")),
         });
         let started = Instant::now();

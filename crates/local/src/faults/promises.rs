@@ -457,7 +457,7 @@ impl Scenario {
     /// Records are given up only in a fault that outlasts their retries.
     fn check_given_up(&self, stream: &Stream) {
         let given_up = stream.given_up.len() as u64;
-        let counted = self.app.metrics.given_up.load(Ordering::Relaxed);
+        let counted = self.app.progress.given_up.load(Ordering::Relaxed);
         assert_eq!(counted, given_up, "records given up that are not logged");
         if self.world.plan.longest_storm() < GIVING_UP {
             assert_eq!(given_up, 0, "records were given up without a reason");

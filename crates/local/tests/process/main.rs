@@ -7,6 +7,8 @@
 #[cfg(target_os = "linux")]
 mod clock;
 mod crash;
+mod keys;
 mod limits;
+mod metrics;
 mod start;
 mod support;

@@ -52,9 +52,14 @@ impl Process {
 
     /// Sends one request and returns the whole answer.
     pub fn request(&self, head: &str, body: &str) -> String {
+        self.request_with(head, "", body)
+    }
+
+    /// The same with more header lines, each with its end.
+    pub fn request_with(&self, head: &str, headers: &str, body: &str) -> String {
         let mut stream = connect(&self.address);
         let length = body.len();
-        write!(stream, "{head} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}").unwrap();
+        write!(stream, "{head} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{headers}Content-Length: {length}\r\n\r\n{body}").unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
         answer
