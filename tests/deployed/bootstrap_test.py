@@ -9,6 +9,7 @@ import os
 import queue
 import re
 import subprocess
+import tempfile
 import threading
 import unittest
 from pathlib import Path
@@ -95,8 +96,10 @@ class Bootstrap:
             **{name: VALUES[name] for name in variables},
             **more,
         }
+        # Not a pipe, which is full after 64 KB and then holds up the function.
+        self.output = tempfile.TemporaryFile("w+")
         self.process = subprocess.Popen(
-            [BUILT / name / "bootstrap"], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            [BUILT / name / "bootstrap"], env=environment, stdout=self.output, stderr=subprocess.STDOUT
         )
 
     def call(self, event):
@@ -107,7 +110,10 @@ class Bootstrap:
 
     def stop(self):
         self.process.kill()
-        output = self.process.communicate()[0]
+        self.process.wait()
+        self.output.seek(0)
+        output = self.output.read()
+        self.output.close()
         # Lets the thread that waits for an event end.
         self.events.put("{}")
         self.server.shutdown()
