@@ -65,7 +65,12 @@ def failed(table, site):
     for shard in streams.describe_stream(StreamArn=arn)["StreamDescription"]["Shards"]:
         place = {"StreamArn": arn, "ShardId": shard["ShardId"]}
         iterator = streams.get_shard_iterator(**place, ShardIteratorType="TRIM_HORIZON")["ShardIterator"]
-        records = streams.get_records(ShardIterator=iterator)["Records"]
+        # Other tests have filled more than one page.
+        records, page = [], True
+        while page:
+            answer = streams.get_records(ShardIterator=iterator)
+            page, iterator = answer["Records"], answer["NextShardIterator"]
+            records += page
         numbers = [r["dynamodb"]["SequenceNumber"] for r in records if r["dynamodb"]["Keys"]["site"]["S"] == site]
         if numbers:
             break
