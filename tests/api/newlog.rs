@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Deployment, now, unique};
+use crate::support::{Deployment, now, texts, unique};
 
 #[tokio::test]
 async fn a_message_is_accepted_and_kept_as_sent() {
@@ -450,6 +450,133 @@ async fn a_senders_retry_is_stored_and_sent_once() {
     let frames = deployment.frames_until_now(&site, &mut client).await;
     let sent: Vec<_> = frames.iter().map(|frame| frame["id"].clone()).collect();
     assert_eq!(sent, stored);
+}
+
+fn ids(messages: &[Value]) -> Vec<&str> {
+    let ids = messages.iter().map(|message| message["id"].as_str());
+    ids.map(Option::unwrap).collect()
+}
+
+#[tokio::test]
+async fn an_array_is_stored_and_sent_in_its_order() {
+    let deployment = Deployment::start().await;
+    let (site, other) = (unique("tst"), unique("other"));
+    let mut client = deployment.connect(&site).await;
+    let mut elsewhere = deployment.connect(&other).await;
+    let message = |site, text, timestamp| json!({"site": site, "log_message": text, "log_level": "WARN", "timestamp": timestamp});
+    let body = json!([
+        message(&site, "a", json!(9)),
+        message(&site, "b", json!(7)),
+        message(&other, "c", json!(7)),
+        message(&site, "d", json!(7)),
+        message(&site, "b", json!(7)),
+        message(&site, "e", json!("7.000001")),
+    ]);
+    let answer = deployment.post(body.to_string()).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    assert_eq!(answer.header("content-type"), Some("text/plain"));
+    assert_eq!(answer.body, "Successfully added new log message.");
+    // The second "b" is what a retry of the first is.
+    let frames = deployment.frames_until_now(&site, &mut client).await;
+    assert_eq!(texts(&frames), ["a", "b", "d", "e"]);
+    assert_eq!(
+        ids(&frames),
+        ["9.000000", "7.000000", "7.000001", "7.000002"]
+    );
+    assert_eq!(frames[0]["log_level"], "warning");
+    assert_eq!(elsewhere.next().await["message"], "c");
+    assert_eq!(deployment.recent_texts(&other).await, ["c"]);
+}
+
+#[tokio::test]
+async fn equal_messages_of_an_array_without_a_time_are_all_kept_in_its_order() {
+    let deployment = Deployment::start().await;
+    let site = unique("tst");
+    let sent = ["x", "x", "y", "x", "x"];
+    let body = sent.map(|text| json!({"site": site, "log_message": text}));
+    let answer = deployment.post(json!(body).to_string()).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    assert_eq!(deployment.recent_texts(&site).await, sent);
+}
+
+// The first request ended in the middle, and the sender sends all again.
+#[tokio::test]
+async fn a_retried_array_is_stored_and_sent_once_wherever_the_first_try_ended() {
+    let deployment = Deployment::start().await;
+    for stored in [0, 1, 5, 9, 10] {
+        let site = unique("tst");
+        let mut client = deployment.connect(&site).await;
+        let times = [5, 5, 6, 5, 7, 6, 6, 5, 5, 8];
+        let all: Vec<_> = times
+            .iter()
+            .enumerate()
+            .map(|(index, time)| json!({"site": site, "log_message": format!("{index}"), "timestamp": time}))
+            .collect();
+        for message in &all[..stored] {
+            let answer = deployment.post(message.to_string()).await;
+            assert_eq!(answer.status, 200, "{answer:?}");
+        }
+        for _ in 0..2 {
+            let answer = deployment.post(json!(all).to_string()).await;
+            assert_eq!(answer.status, 200, "{answer:?}");
+        }
+        let frames = deployment.frames_until_now(&site, &mut client).await;
+        let expected: Vec<_> = (0..10).map(|index| index.to_string()).collect();
+        assert_eq!(texts(&frames), expected);
+    }
+}
+
+#[tokio::test]
+async fn an_array_with_a_mistake_stores_nothing_and_the_mistake_is_named_by_its_index() {
+    let deployment = Deployment::start().await;
+    let site = unique("tst");
+    let good = json!({"site": site, "log_message": "x", "timestamp": 1});
+    let mut many = vec![good.clone(); 101];
+    let long = "x".repeat(140_000);
+    for (body, status, text) in [
+        (json!([]), 400, "empty array"),
+        (json!(many), 400, "more than 100"),
+        (
+            json!([good, good, good, {"site": site}]),
+            400,
+            "Message 3: 'log_message' is missing; expected",
+        ),
+        (json!([good, [good]]), 400, "Message 1: not a JSON object"),
+        (json!([good, null]), 400, "Message 1: not a JSON object"),
+        (
+            json!([good, {"site": site, "log_message": long}]),
+            413,
+            "Message 1: 'log_message' is too long",
+        ),
+    ] {
+        let answer = deployment.post(body.to_string()).await;
+        assert_eq!(answer.status, status, "{text}: {answer:?}");
+        let error = answer.error();
+        assert!(
+            error.contains(text) && error.contains("expected"),
+            "{error}"
+        );
+    }
+    let answer = deployment.post(format!("[{good},")).await;
+    assert_eq!(answer.status, 400);
+    assert!(answer.error().contains("not valid JSON at line 1, column"));
+    assert!(deployment.recent(&site).await.is_empty());
+
+    many.pop();
+    assert_eq!(deployment.post(json!(many).to_string()).await.status, 200);
+    assert_eq!(deployment.recent_texts(&site).await, ["x"]);
+}
+
+#[tokio::test]
+async fn an_array_over_the_websocket_has_no_action() {
+    let deployment = Deployment::start().await;
+    let site = unique("tst");
+    let mut client = deployment.connect(&site).await;
+    let frame = json!([{"action": "newlog", "site": site, "log_message": "x"}]);
+    client.send(frame.to_string()).await;
+    let error = client.next().await;
+    assert_eq!(error["message"], "Unrecognized WebSocket action.");
+    assert!(deployment.recent(&site).await.is_empty());
 }
 
 #[tokio::test]

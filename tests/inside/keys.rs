@@ -163,6 +163,25 @@ async fn is_error(sender: &mut Client, frame: &Value, text: &str) {
 }
 
 #[tokio::test]
+async fn every_message_of_an_array_needs_a_site_of_the_key_before_any_is_stored() {
+    let (deployment, [camera, dome, _]) = with_keys().await;
+    let body = ["saf", "saf", "mrc"].map(|site| json!({"site": site, "log_message": "x"}));
+    let send = async |key: &str| {
+        let request = deployment.request("POST", "/newlog");
+        let request = request.header("authorization", format!("Bearer {key}"));
+        let request = request.body(json!(body).to_string());
+        deployment.send(request).await
+    };
+    let refused = "Message 2: The key 'camera' may not send to this site.";
+    is_refused(&send(&camera).await, 403, refused);
+    is_refused(&send("wrong").await, 401, "The key is not known.");
+    assert_eq!(deployment.recent("saf").await, [] as [Value; 0]);
+    assert_eq!(send(&dome).await.status, 200);
+    assert_eq!(deployment.recent_texts("saf").await, ["x", "x"]);
+    assert_eq!(deployment.recent_texts("mrc").await, ["x"]);
+}
+
+#[tokio::test]
 async fn reading_needs_no_key() {
     let (deployment, [camera, ..]) = with_keys().await;
     let mut viewer = deployment.connect("saf").await;

@@ -1,12 +1,20 @@
 //! What callers see when the tables cannot be reached.
 
+use std::time::Duration;
+
 use aws_config::SdkConfig;
+use aws_smithy_runtime_api::client::http::{
+    HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpClient,
+    SharedHttpConnector,
+};
+use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
+use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use local::{CONNECTIONS_TABLE, MESSAGES_TABLE};
 use logstream_core::{Connections, ManagementApi, Messages, Publishers};
 use serde_json::{Value, json};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
-use crate::support::{elsewhere, invoke, server};
+use crate::support::{Deployment, elsewhere, invoke, server, texts};
 
 /// Settings whose calls reach nothing.
 async fn away() -> SdkConfig {
@@ -60,6 +68,60 @@ async fn newlog_tries_for_three_seconds_and_answers_503() {
     is_unavailable(&response);
     // Its callers give up after 5 s.
     assert!((2.5..4.5).contains(&took), "{took}");
+}
+
+/// Delays each call to the database by 50 ms.
+#[derive(Debug)]
+struct Slow<C>(C);
+
+impl HttpClient for Slow<SharedHttpClient> {
+    fn http_connector(
+        &self,
+        settings: &HttpConnectorSettings,
+        components: &RuntimeComponents,
+    ) -> SharedHttpConnector {
+        SharedHttpConnector::new(Slow(self.0.http_connector(settings, components)))
+    }
+}
+
+impl HttpConnector for Slow<SharedHttpConnector> {
+    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
+        let connector = self.0.clone();
+        HttpConnectorFuture::new(async move {
+            sleep(Duration::from_millis(50)).await;
+            connector.call(request).await
+        })
+    }
+}
+
+#[tokio::test]
+async fn an_array_has_three_seconds_in_all_and_its_retry_stores_the_rest_in_order() {
+    let server = server().await;
+    let config = server.database();
+    let slow = Slow(config.http_client().unwrap());
+    let config = config.into_builder().http_client(slow).build();
+    let messages = Messages::new(&config, MESSAGES_TABLE.to_owned());
+    let management_api = ManagementApi::new(&config);
+    let deployment = Deployment::of(server);
+    let mut viewer = deployment.connect("tst").await;
+    let message =
+        |index: usize| json!({"site": "tst", "log_message": index.to_string(), "timestamp": 1});
+    let body = Value::from_iter((0..100).map(message)).to_string();
+
+    let started = Instant::now();
+    let everybody = Publishers::default();
+    let handler = |request| newlog::handle(&messages, &management_api, &everybody, request);
+    let answer = invoke(handler, &http_event("", Some(&body))).await;
+    let took = started.elapsed().as_secs_f32();
+    is_unavailable(&answer);
+    assert!((2.5..4.5).contains(&took), "{took}");
+    let stored = deployment.recent("tst").await.len();
+    assert!((5..61).contains(&stored), "{stored}");
+
+    assert_eq!(deployment.post(body).await.status, 200);
+    let frames = deployment.frames_until_now("tst", &mut viewer).await;
+    let expected: Vec<_> = (0..100).map(|index| index.to_string()).collect();
+    assert_eq!(texts(&frames), expected);
 }
 
 #[tokio::test]

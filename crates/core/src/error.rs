@@ -49,6 +49,21 @@ impl Error {
         }
     }
 
+    /// The same for a message of an array: a text for the caller begins with
+    /// the message's index.
+    #[must_use]
+    pub fn of_message(self, index: usize) -> Self {
+        let named = |text| format!("Message {index}: {text}");
+        match self {
+            Self::Invalid(text) => Self::Invalid(named(text)),
+            Self::Unauthorized(text) => Self::Unauthorized(named(text)),
+            Self::Forbidden(text) => Self::Forbidden(named(text)),
+            Self::TooLarge(text) => Self::TooLarge(named(text)),
+            // Whichever it was, all are sent again.
+            Self::Unavailable { .. } => self,
+        }
+    }
+
     /// The HTTP status code.
     pub fn status(&self) -> StatusCode {
         match self {

@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use serde::de::{IgnoredAny, MapAccess, Visitor};
+use serde::de::{Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
@@ -18,8 +18,13 @@ pub const MAX_SITE_BYTES: usize = 1024;
 /// message ("Quotas for configuring and running a WebSocket API").
 pub const MAX_FRAME_BYTES: usize = 131_072;
 
-/// How serious a message is, in the names of Python's `logging`.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize)]
+/// The most messages in one newlog request. Stored one after another, at some
+/// 5 ms each, they take half a second of newlog's three.
+pub const MAX_MESSAGES: usize = 100;
+
+/// How serious a message is, in the names of Python's `logging`. The least
+/// serious is the lowest.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Level {
     /// `debug`
@@ -62,6 +67,15 @@ const LEVEL_NAMES: [(Level, &[&str]); 5] = [
 ];
 
 impl Level {
+    /// All levels, the least serious first.
+    pub const ALL: [Self; 5] = [
+        Self::Debug,
+        Self::Info,
+        Self::Warning,
+        Self::Error,
+        Self::Critical,
+    ];
+
     /// The level that a logger calls so, in any case and with any white space
     /// around; `None` for an unknown name.
     pub fn from_name(name: &str) -> Option<Self> {
@@ -108,9 +122,34 @@ impl Message {
     /// [`Error::Invalid`] names the field that is missing or malformed;
     /// [`Error::TooLarge`] if the message is too large for a WebSocket frame.
     pub fn from_json(body: &[u8], arrival: SortKey) -> Result<Self, Error> {
-        let body = decode(body);
-        let fields = Fields::of(&body)?;
+        Self::of(Fields::of(&decode(body))?, arrival)
+    }
 
+    /// Reads the body of a newlog request over HTTP: one message as in
+    /// [`Self::from_json`], or a JSON array of 1 to [`MAX_MESSAGES`] of them.
+    /// Those of an array that have no timestamp get the time of `arrival`, each
+    /// a microsecond after the one before. So they keep their order, and equal
+    /// texts are not taken for retries. `check` is asked about each message.
+    ///
+    /// # Errors
+    /// As for [`Self::from_json`], or the error of `check`; for a message of an
+    /// array, the text begins with its index.
+    pub fn all_from_json(
+        body: &[u8],
+        arrival: SortKey,
+        check: impl Fn(&Self) -> Result<(), Error>,
+    ) -> Result<Vec<Self>, Error> {
+        let body = decode(body);
+        if body.trim_start().starts_with('[') {
+            return array(&body, arrival, check);
+        }
+        let message = Self::of(Fields::of(&body)?, arrival)?;
+        check(&message)?;
+        Ok(vec![message])
+    }
+
+    /// Checks the fields.
+    fn of(fields: Fields, arrival: SortKey) -> Result<Self, Error> {
         let site = string("site", fields.site)?;
         if site.is_empty() {
             return Err(Error::Invalid(
@@ -153,9 +192,18 @@ impl Message {
     /// The JSON of its entry in recent-logs: `message`, `log_level`,
     /// `timestamp` (seconds with their fraction, a number) and `id`.
     pub fn to_recent(&self) -> String {
+        self.to_entry("")
+    }
+
+    /// The same among the messages of several sites: `site` comes first.
+    pub fn to_recent_with_site(&self) -> String {
+        self.to_entry(&format!(r#""site":{},"#, to_json(&self.site)))
+    }
+
+    fn to_entry(&self, first: &str) -> String {
         // By hand, because a float cannot hold all digits of the timestamp.
         format!(
-            r#"{{"message":{},"log_level":"{}","timestamp":{},"id":"{}"}}"#,
+            r#"{{{first}"message":{},"log_level":"{}","timestamp":{},"id":"{}"}}"#,
             to_json(&self.text),
             self.level.name(),
             self.key.to_json(),
@@ -292,6 +340,80 @@ impl<'de> Deserialize<'de> for Fields<'de> {
 
         deserializer.deserialize_map(Object)
     }
+}
+
+/// Reads an array of messages, each checked as it comes, so that an array of
+/// any length takes no more memory than [`MAX_MESSAGES`].
+fn array(
+    body: &str,
+    arrival: SortKey,
+    check: impl Fn(&Message) -> Result<(), Error>,
+) -> Result<Vec<Message>, Error> {
+    struct Array<'a, C> {
+        messages: &'a mut Vec<Message>,
+        /// Why a message was refused. serde's own errors hold only texts.
+        refusal: &'a mut Option<Error>,
+        arrival: SortKey,
+        check: C,
+    }
+
+    impl<'de, C: Fn(&Message) -> Result<(), Error>> Visitor<'de> for Array<'_, C> {
+        type Value = ();
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a JSON array of objects")
+        }
+
+        fn visit_seq<S: SeqAccess<'de>>(mut self, mut seq: S) -> Result<(), S::Error> {
+            while let Some(fields) = seq.next_element::<Fields>()? {
+                let index = self.messages.len();
+                let message = if index == MAX_MESSAGES {
+                    Err(wrong_count(&format!(
+                        "an array of more than {MAX_MESSAGES}"
+                    )))
+                } else {
+                    Message::of(fields, self.arrival)
+                        .and_then(|message| (self.check)(&message).map(|()| message))
+                        .map_err(|error| error.of_message(index))
+                };
+                match message {
+                    Ok(message) => self.messages.push(message),
+                    Err(refusal) => {
+                        *self.refusal = Some(refusal);
+                        return Err(S::Error::custom("refused"));
+                    }
+                }
+                self.arrival = self.arrival.next();
+            }
+            Ok(())
+        }
+    }
+
+    let mut messages = Vec::new();
+    let mut refusal = None;
+    let mut json = serde_json::Deserializer::from_str(body);
+    let read = json.deserialize_seq(Array {
+        messages: &mut messages,
+        refusal: &mut refusal,
+        arrival,
+        check,
+    });
+    match (read.and_then(|()| json.end()), refusal) {
+        (Ok(()), _) if messages.is_empty() => Err(wrong_count("an empty array")),
+        (Ok(()), _) => Ok(messages),
+        (Err(_), Some(refusal)) => Err(refusal),
+        (Err(error), None) if error.is_data() => Err(Error::Invalid(format!(
+            "Message {}: not a JSON object; expected {{\"site\": …, \"log_message\": …}}.",
+            messages.len()
+        ))),
+        (Err(error), None) => Err(not_an_object(&error)),
+    }
+}
+
+fn wrong_count(what: &str) -> Error {
+    Error::Invalid(format!(
+        "The body is {what}; expected a JSON object or an array of 1 to {MAX_MESSAGES}."
+    ))
 }
 
 /// What was wrong with a body as a whole. Never serde's own text, which may
@@ -563,6 +685,92 @@ mod tests {
         assert_eq!(bare.key.to_string(), "7.500000");
     }
 
+    fn read_all(body: impl AsRef<[u8]>) -> Result<Vec<Message>, Error> {
+        let arrival = SortKey::from_seconds("7.5").unwrap();
+        Message::all_from_json(body.as_ref(), arrival, |message| {
+            if message.site == "forbidden" {
+                return Err(Error::Forbidden("not this site".into()));
+            }
+            Ok(())
+        })
+    }
+
+    #[test]
+    fn an_array_is_read_in_order_and_what_has_no_time_gets_one_each() {
+        let body = r#" [ {"site":"a","log_message":"x"},
+            {"site":"b","log_message":"x","timestamp":3},
+            {"site":"a","log_message":"x","timestamp":null}]
+            "#;
+        let utf16: Vec<u8> = body.encode_utf16().flat_map(u16::to_le_bytes).collect();
+        for body in [body.as_bytes(), &utf16] {
+            let read = read_all(body).unwrap();
+            let read: Vec<_> = read.iter().map(|m| (&*m.site, m.key.to_string())).collect();
+            let expected = [("a", "7.500000"), ("b", "3.000000"), ("a", "7.500002")];
+            assert_eq!(read, expected.map(|(site, key)| (site, key.to_owned())));
+        }
+        for one in [
+            r#"{"site":"a","log_message":"x"}"#,
+            "site=a&log_message=x&other=[",
+        ] {
+            assert_eq!(read_all(one).unwrap(), [read(one).unwrap()]);
+        }
+    }
+
+    #[test]
+    fn the_first_mistake_in_an_array_is_named_by_its_index() {
+        let good = r#"{"site":"t","log_message":"="}"#;
+        let array = |elements: &[&str]| format!("[{}]", elements.join(","));
+        let long = json!({"site": "t", "log_message": "x".repeat(MAX_FRAME_BYTES)}).to_string();
+        for (body, status, text) in [
+            (array(&[]), 400, "The body is an empty array"),
+            (
+                array(&[good; 101]),
+                400,
+                "The body is an array of more than 100;",
+            ),
+            (
+                array(&[good, good, r#"{"site":"t"}"#, "5"]),
+                400,
+                "Message 2: 'log_message' is missing; expected",
+            ),
+            (
+                array(&[good, "5", r#"{"site":"t"}"#]),
+                400,
+                "Message 1: not a JSON object; expected",
+            ),
+            ("[".repeat(100_000), 400, "Message 0: not a JSON object"),
+            ("[1]=2".to_owned(), 400, "Message 0: not a JSON object"),
+            (array(&[good, &long]), 413, "Message 1: 'log_message' is"),
+            (
+                array(&[good, r#"{"site":"forbidden","log_message":""}"#]),
+                403,
+                "Message 1: not this site",
+            ),
+            (
+                array(&[r#"{"site":"forbidden"}"#]),
+                400,
+                "Message 0: 'log_message'",
+            ),
+            (format!("[{good}"), 400, "not valid JSON"),
+            (format!("[{good},]"), 400, "not valid JSON"),
+            (format!("[{good}{good}]"), 400, "not valid JSON"),
+            (format!("[{good}] {good}"), 400, "not valid JSON"),
+            (
+                format!("[{good},{{\"site\":"),
+                400,
+                "not valid JSON at line 1",
+            ),
+        ] {
+            let error = read_all(&body).unwrap_err();
+            assert_eq!(error.status().as_u16(), status, "{body:.80}: {error}");
+            assert!(error.to_string().contains(text), "{body:.80}: {error}");
+        }
+        assert_eq!(read_all(array(&[good; 100])).unwrap().len(), 100);
+        // A key is for one site, whatever the body's form.
+        let error = read_all(r#"{"site":"forbidden","log_message":""}"#).unwrap_err();
+        assert_eq!(error.to_string(), "not this site");
+    }
+
     #[test]
     fn a_message_too_large_for_a_frame_is_refused_and_one_byte_less_is_not() {
         let body = |length: usize| {
@@ -591,6 +799,10 @@ mod tests {
             message.to_recent(),
             r#"{"message":"<b>🔭\"","log_level":"info","timestamp":1604514063.987,"id":"1604514063.987000"}"#
         );
+        assert_eq!(
+            message.to_recent_with_site(),
+            r#"{"site":"tst","message":"<b>🔭\"","log_level":"info","timestamp":1604514063.987,"id":"1604514063.987000"}"#
+        );
     }
 
     #[test]
@@ -611,6 +823,31 @@ mod tests {
         fn no_body_panics_and_every_refusal_says_what_is_expected(body in prop::collection::vec(any::<u8>(), 0..200)) {
             if let Err(error) = read(&body) {
                 prop_assert!(error.to_string().contains("expected"));
+            }
+        }
+
+        #[test]
+        fn an_array_is_read_if_each_of_its_messages_is(
+            elements in prop::collection::vec(prop_oneof![
+                4 => any::<(String, String, u32)>().prop_map(|(site, text, time)|
+                    json!({"site": site, "log_message": text, "timestamp": time})),
+                1 => any::<Option<u8>>().prop_map(|other| json!(other)),
+            ], 0..110),
+        ) {
+            let each: Vec<_> = elements.iter().map(|element| read(element.to_string())).collect();
+            let wrong = each.iter().position(Result::is_err);
+            match (read_all(Value::from(elements).to_string()), wrong) {
+                (Ok(messages), wrong) => {
+                    prop_assert_eq!(wrong, None);
+                    prop_assert!((1..=MAX_MESSAGES).contains(&messages.len()));
+                    let each: Result<Vec<_>, _> = each.into_iter().collect();
+                    prop_assert_eq!(messages, each.unwrap());
+                }
+                (Err(error), Some(index)) if index < MAX_MESSAGES => {
+                    let start = format!("Message {index}: ");
+                    prop_assert!(error.to_string().starts_with(&start), "{}", error);
+                }
+                (Err(_), _) => prop_assert!(each.is_empty() || each.len() > MAX_MESSAGES),
             }
         }
 

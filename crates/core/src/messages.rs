@@ -144,7 +144,25 @@ impl Messages {
     /// [`Error::Unavailable`] after 3 s of attempts. The message may be stored
     /// nevertheless; a retry is recognised.
     pub async fn put(&self, message: &Message) -> Result<(), Error> {
+        self.put_until(message, Instant::now() + PATIENCE).await
+    }
+
+    /// Stores messages as [`Self::put`] does, within the same 3 s for all. One
+    /// after another, because the stream has the messages of a site in the
+    /// order in which they were stored.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] after 3 s. Some messages may be stored, and a
+    /// retry of all is recognised.
+    pub async fn put_all(&self, messages: &[Message]) -> Result<(), Error> {
         let deadline = Instant::now() + PATIENCE;
+        for message in messages {
+            self.put_until(message, deadline).await?;
+        }
+        Ok(())
+    }
+
+    async fn put_until(&self, message: &Message, deadline: Instant) -> Result<(), Error> {
         let mut placement = Placement::new(message.key, PLACEMENT_PAGE);
         let mut waits = backoff(FIRST_WAIT, LONGEST_WAIT);
         // The failure to report if the time runs out during a call.

@@ -1,5 +1,6 @@
-//! `POST /newlog` and the WebSocket route `newlog`: stores a message. The
-//! broadcast follows from the table's stream.
+//! `POST /newlog` and the WebSocket route `newlog`: stores a message, or over
+//! HTTP up to a hundred in order. The broadcast follows from the table's
+//! stream.
 
 use lambda_http::http::StatusCode;
 use lambda_http::{Body, Request, Response};
@@ -7,7 +8,8 @@ use logstream_core::api_gateway::{connection_id, empty, with_body};
 use logstream_core::message::error_frame;
 use logstream_core::{Error, ManagementApi, Message, Messages, Publishers, SortKey};
 
-/// Stores the message of a request. Success means that it is durable.
+/// Stores the message of a request, or all of its messages. Success means that
+/// they are durable; a mistake in one of them, that none is stored.
 ///
 /// HTTP: 200, `text/plain`; an error is 400, 401, 403, 413 or 503 with
 /// `{"message": "…"}`. WebSocket: the response has no body, and an error goes
@@ -42,7 +44,13 @@ async fn store(
     request: &Request,
 ) -> Result<(), Error> {
     let permission = publishers.authenticate(request)?;
-    let message = Message::from_json(request.body(), SortKey::now())?;
-    permission.may_send_to(&message.site)?;
-    messages.put(&message).await
+    let arrival = SortKey::now();
+    if connection_id(request).is_some() {
+        let message = Message::from_json(request.body(), arrival)?;
+        permission.may_send_to(&message.site)?;
+        return messages.put(&message).await;
+    }
+    let is_allowed = |message: &Message| permission.may_send_to(&message.site);
+    let all = Message::all_from_json(request.body(), arrival, is_allowed)?;
+    messages.put_all(&all).await
 }
