@@ -26,8 +26,10 @@ mod inside {
     mod hostile;
     mod keys;
     mod outage;
+    mod pages;
     mod recorder;
     mod server;
+    mod slow;
     mod storage;
     mod stream;
     mod tables;

@@ -3,7 +3,7 @@
 use futures_util::{StreamExt, stream};
 use serde_json::{Value, json};
 
-use crate::support::{Answer, Deployment, texts, unique};
+use crate::support::{Answer, Deployment, now, texts, unique};
 
 /// The messages of an answer and of every page that its links lead to.
 async fn walk(deployment: &Deployment, query: &str) -> Vec<Vec<Value>> {
@@ -119,11 +119,17 @@ async fn a_stable_sort_by_timestamp_gives_the_order_of_the_ids() {
 async fn a_wrong_parameter_is_named() {
     let deployment = Deployment::start().await;
     let long = format!("?site={}", "s".repeat(1025));
+    let eleven: String = (0..11).map(|site| format!("&site={site}")).collect();
+    let eleven = eleven.replacen('&', "?", 1);
     for (query, named) in [
         ("", "'site'"),
         ("?site=", "'site'"),
         ("?after_time=0", "'site'"),
-        ("?site=a&site=b", "'site'"),
+        ("?site=a&site=a", "'site'"),
+        ("?site=a&site=b&site=a", "'site'"),
+        ("?site=a&site=", "'site'"),
+        (&format!("?site=a&{}", &long[1..]), "'site'"),
+        (&eleven, "'site'"),
         (&long, "'site'"),
         ("?site=a&after_time=abc", "'after_time'"),
         ("?site=a&after_time=1_00", "'after_time'"),
@@ -135,6 +141,13 @@ async fn a_wrong_parameter_is_named() {
         ("?site=a&limit=-1", "'limit'"),
         ("?site=a&limit=1.5", "'limit'"),
         ("?site=a&limit=x", "'limit'"),
+        ("?site=a&level=typo", "'level'"),
+        ("?site=a&level=30", "'level'"),
+        ("?site=a&level=info&level=info", "'level'"),
+        ("?site=a&max_age_seconds=-1", "'max_age_seconds'"),
+        ("?site=a&max_age_seconds=1h", "'max_age_seconds'"),
+        ("?site=a&max_age_seconds=+1", "'max_age_seconds'"),
+        ("?site=a&max_age_seconds=NaN", "'max_age_seconds'"),
         ("?site=a&before=x", "'before'"),
         ("?site=a&before=-1", "'before'"),
         ("?site=a&before=1e30", "'before'"),
@@ -290,6 +303,140 @@ async fn a_large_answer_is_split_into_pages() {
     assert_eq!(pages.iter().map(Vec::len).collect::<Vec<_>>(), [20, 10]);
     let expected: Vec<_> = (0..30).rev().map(text).collect();
     assert!(texts(&pages.concat()) == expected);
+}
+
+#[tokio::test]
+async fn level_is_the_least_level() {
+    let deployment = Deployment::start().await;
+    let site = unique("tst");
+    let levels = ["debug", "info", "warning", "error", "critical"];
+    for (second, level) in levels.iter().enumerate() {
+        let body =
+            json!({"site": site, "log_message": level, "log_level": level, "timestamp": second});
+        assert_eq!(deployment.post(body.to_string()).await.status, 200);
+    }
+    for (level, expected) in [
+        ("", &levels[..]),
+        ("debug", &levels),
+        ("FINEST", &levels),
+        ("info", &levels[1..]),
+        ("notice", &levels[1..]),
+        (" Warn ", &levels[2..]),
+        ("SEVERE", &levels[3..]),
+        ("critical", &levels[4..]),
+        ("emerg", &levels[4..]),
+    ] {
+        let query = [("site", site.as_str()), ("level", level)];
+        let answer = deployment.get("/recent-logs", &query).await;
+        let mut recent = texts(answer.json().as_array().unwrap());
+        recent.reverse();
+        assert_eq!(recent, expected, "{level}");
+        assert_eq!(next(&answer), None);
+    }
+    let pages = walk(
+        &deployment,
+        &format!("?limit=1&level=error&{}", query(&site)),
+    )
+    .await;
+    let pages: Vec<_> = pages.iter().map(|page| texts(page)).collect();
+    assert_eq!(pages, [["critical"], ["error"]]);
+}
+
+#[tokio::test]
+async fn max_age_seconds_counts_back_from_now_and_the_later_of_two_beginnings_counts() {
+    let deployment = Deployment::start().await;
+    let site = unique("tst");
+    let now = now();
+    for (text, time) in [
+        ("1970", 0),
+        ("old", now - 1000),
+        ("new", now - 100),
+        ("ahead", now + 1000),
+    ] {
+        deployment.log(&site, text, json!(time)).await;
+    }
+    let all = &["ahead", "new", "old", "1970"];
+    let ago = |age: i64| (now.cast_signed() - age).to_string();
+    for (age, after_time, expected) in [
+        ("", "", &all[..]),
+        ("99999999999", "", all),
+        ("1e300", "", all),
+        ("2000", "", &all[..3]),
+        ("2e3", "", &all[..3]),
+        ("500.5", "", &all[..2]),
+        ("0", "", &all[..1]),
+        ("500", "0", &all[..2]),
+        ("2000", &ago(500), &all[..2]),
+        ("500", &ago(2000), &all[..2]),
+        ("500", &ago(-500), &all[..1]),
+    ] {
+        let query = [
+            ("site", site.as_str()),
+            ("max_age_seconds", age),
+            ("after_time", after_time),
+        ];
+        let answer = deployment.get("/recent-logs", &query).await;
+        let recent = texts(answer.json().as_array().unwrap());
+        assert_eq!(recent, expected, "{age:?}, {after_time:?}");
+    }
+}
+
+#[tokio::test]
+async fn several_sites_are_merged_newest_first_and_each_entry_says_its_site() {
+    let deployment = Deployment::start().await;
+    let (a, b, c) = (unique("a"), unique("b, \"é\""), unique("c"));
+    for (site, text, time) in [(&a, "1", 1), (&b, "2", 2), (&c, "2", 2), (&a, "3", 3)] {
+        deployment.log(site, text, json!(time)).await;
+    }
+    let query = [
+        ("site", b.as_str()),
+        ("site", &a),
+        ("site", &unique("none")),
+        ("site", &c),
+    ];
+    let answer = deployment.get("/recent-logs", &query).await;
+    let entry = |site: &str, second: u8| {
+        let site = json!(site);
+        format!(
+            r#"{{"site":{site},"message":"{second}","log_level":"info","timestamp":{second},"id":"{second}.000000"}}"#
+        )
+    };
+    // Of one id, in the order of the parameters.
+    let entries = [entry(&a, 3), entry(&b, 2), entry(&c, 2), entry(&a, 1)];
+    assert_eq!(answer.body, format!("[{}]", entries.join(",")));
+    assert_eq!(next(&answer), None);
+
+    let one = deployment.get("/recent-logs", &[("site", &c)]).await;
+    let entry = r#"[{"message":"2","log_level":"info","timestamp":2,"id":"2.000000"}]"#;
+    assert_eq!(one.body, entry);
+
+    let query = [
+        ("site", a.as_str()),
+        ("site", &b),
+        ("site", &c),
+        ("limit", "2"),
+    ];
+    let query = reqwest::Url::parse_with_params("http://x", query).unwrap();
+    let pages = walk(&deployment, &format!("?{}", query.query().unwrap())).await;
+    let pages: Vec<_> = pages.iter().map(|page| texts(page)).collect();
+    // No page ends between the two of one id.
+    assert_eq!(pages, [vec!["3"], vec!["2", "2"], vec!["1"]]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_answer_of_several_sites_does_not_end_between_equal_ids() {
+    let deployment = Deployment::start().await;
+    let sites = ["a", "b", "c"].map(unique);
+    // 240 KB each, of which 20 fit.
+    let text = "\"".repeat(60_000);
+    for site in &sites {
+        for second in 0..7 {
+            deployment.log(site, &text, json!(second)).await;
+        }
+    }
+    let sites = sites.map(|site| query(&site)).join("&");
+    let pages = walk(&deployment, &format!("?{sites}")).await;
+    assert_eq!(pages.iter().map(Vec::len).collect::<Vec<_>>(), [18, 3]);
 }
 
 fn query(site: &str) -> String {

@@ -3,17 +3,12 @@
 use std::time::Duration;
 
 use aws_config::SdkConfig;
-use aws_smithy_runtime_api::client::http::{
-    HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpClient,
-    SharedHttpConnector,
-};
-use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
-use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use local::{CONNECTIONS_TABLE, MESSAGES_TABLE};
 use logstream_core::{Connections, ManagementApi, Messages, Publishers};
 use serde_json::{Value, json};
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
+use super::slow::slow;
 use crate::support::{Deployment, elsewhere, invoke, server, texts};
 
 /// Settings whose calls reach nothing.
@@ -70,36 +65,10 @@ async fn newlog_tries_for_three_seconds_and_answers_503() {
     assert!((2.5..4.5).contains(&took), "{took}");
 }
 
-/// Delays each call to the database by 50 ms.
-#[derive(Debug)]
-struct Slow<C>(C);
-
-impl HttpClient for Slow<SharedHttpClient> {
-    fn http_connector(
-        &self,
-        settings: &HttpConnectorSettings,
-        components: &RuntimeComponents,
-    ) -> SharedHttpConnector {
-        SharedHttpConnector::new(Slow(self.0.http_connector(settings, components)))
-    }
-}
-
-impl HttpConnector for Slow<SharedHttpConnector> {
-    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
-        let connector = self.0.clone();
-        HttpConnectorFuture::new(async move {
-            sleep(Duration::from_millis(50)).await;
-            connector.call(request).await
-        })
-    }
-}
-
 #[tokio::test]
 async fn an_array_has_three_seconds_in_all_and_its_retry_stores_the_rest_in_order() {
     let server = server().await;
-    let config = server.database();
-    let slow = Slow(config.http_client().unwrap());
-    let config = config.into_builder().http_client(slow).build();
+    let config = slow(&server, Duration::from_millis(50));
     let messages = Messages::new(&config, MESSAGES_TABLE.to_owned());
     let management_api = ManagementApi::new(&config);
     let deployment = Deployment::of(server);

@@ -13,6 +13,9 @@ use serde::Serialize;
 use crate::text::form_fields;
 use crate::{Error, message};
 
+/// The most sites in one query string.
+pub const MAX_SITES: usize = 10;
+
 /// The id of the connection that an event of the WebSocket API belongs to;
 /// `None` for a request of the HTTP API.
 pub fn connection_id(request: &Request) -> Option<&str> {
@@ -60,14 +63,38 @@ impl Query {
         let site = self
             .get("site")?
             .ok_or_else(|| Error::Invalid("Requires query string param 'site'.".to_owned()))?;
-        if site.len() > message::MAX_SITE_BYTES {
+        check_length(site)?;
+        Ok(site)
+    }
+
+    /// The parameter `site`, which may be given up to [`MAX_SITES`] times, in
+    /// the order they were sent.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] as for [`Self::site`], and when a site is given twice
+    /// or one of several is empty.
+    pub fn sites(&self) -> Result<Vec<&str>, Error> {
+        let given = self.0.iter().filter(|(key, _)| key == "site");
+        let sites: Vec<_> = given.map(|(_, value)| value.as_str()).collect();
+        if sites.len() < 2 {
+            return Ok(vec![self.site()?]);
+        }
+        if sites.len() > MAX_SITES {
             return Err(Error::Invalid(format!(
-                "Query string param 'site' is {} bytes long; expected at most {}.",
-                site.len(),
-                message::MAX_SITE_BYTES
+                "Query string param 'site' is given {} times; expected at most {MAX_SITES}.",
+                sites.len()
             )));
         }
-        Ok(site)
+        for (index, site) in sites.iter().enumerate() {
+            check_length(site)?;
+            if site.is_empty() || sites.iter().take(index).any(|other| other == site) {
+                return Err(Error::Invalid(
+                    "Query string param 'site' is given more than once, and one is empty or repeated; expected different sites."
+                        .to_owned(),
+                ));
+            }
+        }
+        Ok(sites)
     }
 
     /// All parameters except the one named.
@@ -77,6 +104,17 @@ impl Query {
             .filter(move |(key, _)| key != name)
             .map(|(key, value)| (key.as_str(), value.as_str()))
     }
+}
+
+fn check_length(site: &str) -> Result<(), Error> {
+    if site.len() > message::MAX_SITE_BYTES {
+        return Err(Error::Invalid(format!(
+            "Query string param 'site' is {} bytes long; expected at most {}.",
+            site.len(),
+            message::MAX_SITE_BYTES
+        )));
+    }
+    Ok(())
 }
 
 /// A JSON response. CORS headers are the gateway's.

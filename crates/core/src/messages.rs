@@ -74,7 +74,7 @@ const RETRY_TIME: Duration = Duration::from_secs(60);
 /// The most rows in a page of recent messages. DynamoDB ends a page earlier, at
 /// 1 MB, since the smallest row takes some 58 bytes. Set only because the local
 /// database reads the whole partition without a limit.
-const RECENT_PAGE: usize = 20_000;
+pub const RECENT_PAGE: usize = 20_000;
 
 /// An item in the SDK's form.
 pub type Item = HashMap<String, AttributeValue>;
@@ -322,6 +322,22 @@ impl Messages {
         high: SortKey,
         rows: usize,
     ) -> Result<Page, Error> {
+        self.newest_first_from_level(site, low, high, rows, Level::Debug)
+            .await
+    }
+
+    /// The same, and leaves out messages below a level.
+    ///
+    /// # Errors
+    /// As for [`Self::newest_first`].
+    pub async fn newest_first_from_level(
+        &self,
+        site: &str,
+        low: SortKey,
+        high: SortKey,
+        rows: usize,
+        least: Level,
+    ) -> Result<Page, Error> {
         // DynamoDB refuses a BETWEEN whose bounds are reversed.
         if low > high {
             return Ok(Page {
@@ -329,9 +345,26 @@ impl Messages {
                 next: None,
             });
         }
+        // DynamoDB leaves out what bears the name of a lower level, so that it
+        // is not transported. What has no name of ours is judged below.
+        let lower = Level::ALL.iter().filter(|level| **level < least);
+        let lower: HashMap<_, _> = lower
+            .enumerate()
+            .map(|(index, level)| (format!(":level{index}"), level.name()))
+            .map(|(name, level)| (name, AttributeValue::S(level.to_owned())))
+            .collect();
+        let mut filter = "#expires > :now".to_owned();
+        if !lower.is_empty() {
+            let names: Vec<_> = lower.keys().map(String::as_str).collect();
+            filter.push_str(&format!(" AND NOT #level IN ({})", names.join(", ")));
+        }
         let page = three_times(|| {
-            self.downwards(site, low, high, rows.min(RECENT_PAGE))
-                .filter_expression("#expires > :now")
+            let mut query = self.downwards(site, low, high, rows.min(RECENT_PAGE));
+            for (name, level) in &lower {
+                query = query.expression_attribute_values(name, level.clone());
+            }
+            query
+                .filter_expression(&filter)
                 .expression_attribute_names("#expires", TIME_TO_LIVE)
                 .expression_attribute_values(":now", number(now()))
                 // What is not needed costs as much to read as what is.
@@ -345,6 +378,7 @@ impl Messages {
         let mut messages = Vec::with_capacity(rows.len());
         for row in &mut rows {
             match of_site(site.to_owned(), row) {
+                Some(message) if message.level < least => {}
                 Some(message) => messages.push(message),
                 None => tracing::error!(
                     site,

@@ -94,6 +94,15 @@ impl SortKey {
         Duration::from_micros(self.0.saturating_sub(earlier.0))
     }
 
+    /// The whole second, rounded down, that a JSON number of seconds before
+    /// this time lies in; negative before 1970. `None` if the text is not a
+    /// number, or a negative one. Saturates like [`whole_seconds`].
+    pub fn second_before(self, seconds: &str) -> Option<i64> {
+        let ago = micros(seconds).filter(|ago| *ago >= 0)?;
+        let second = (i128::from(self.0) - ago).div_euclid(i128::from(MICROS));
+        Some(i64::try_from(second).unwrap_or(i64::MIN))
+    }
+
     /// The key one microsecond above.
     pub fn next(self) -> Self {
         Self(self.0.saturating_add(1))
@@ -283,6 +292,28 @@ mod tests {
         assert!(whole_seconds(&"9".repeat(39)).unwrap() > 99_999_999_999);
         assert!(whole_seconds("-1e99").unwrap() < -99_999_999_999);
         assert_eq!(whole_seconds("abc"), None);
+    }
+
+    #[test]
+    fn an_age_leads_to_the_second_in_which_it_began() {
+        let now = SortKey::from_seconds("100.5").unwrap();
+        for (seconds, second) in [
+            ("0", Some(100)),
+            ("-0", Some(100)),
+            ("0.5", Some(100)),
+            ("0.500001", Some(99)),
+            ("1e1", Some(90)),
+            ("100.5", Some(0)),
+            ("100.6", Some(-1)),
+            ("604800", Some(-604_700)),
+            ("1e99", Some(i64::MIN)),
+            ("-1", None),
+            ("-1e99", None),
+            ("", None),
+            ("1 h", None),
+        ] {
+            assert_eq!(now.second_before(seconds), second, "{seconds:?}");
+        }
     }
 
     proptest! {

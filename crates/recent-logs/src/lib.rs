@@ -1,11 +1,14 @@
 //! `GET /recent-logs`: the messages of the last days, newest first.
 
+mod history;
+
+use history::{History, Next, Wanted};
 use lambda_http::http::header::LINK;
 use lambda_http::http::{HeaderValue, StatusCode};
 use lambda_http::{Request, Response};
 use logstream_core::api_gateway::{Query, with_body};
 use logstream_core::sort_key::whole_seconds;
-use logstream_core::{Error, Messages, SortKey};
+use logstream_core::{Error, Level, Message, Messages, SortKey};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 /// The most messages that a request may ask for.
@@ -15,8 +18,13 @@ const MAX_LIMIT: usize = 10_000;
 /// response. Lambda limits a response to 6 MB ("Lambda quotas").
 const MAX_ENCODED_BYTES: usize = 5_000_000;
 
-/// Answers with a JSON array of `{"message", "log_level", "timestamp", "id"}`;
-/// if more is left, with the header `Link: <?…&before=<id>>; rel="next"`.
+/// The most pages that are read for an answer, each 1 MB at most. 5 MB of
+/// messages take fewer, but any number of rows may be expired or below `level`.
+const MAX_PAGES: usize = 20;
+
+/// Answers with a JSON array of `{"message", "log_level", "timestamp", "id"}`,
+/// each with `site` in front if several sites are asked for; if more may be
+/// left, with the header `Link: <?…&before=<id>>; rel="next"`.
 pub async fn handle(messages: &Messages, request: Request) -> Response<lambda_http::Body> {
     recent_logs(messages, &Query::of(&request))
         .await
@@ -27,11 +35,13 @@ async fn recent_logs(
     messages: &Messages,
     query: &Query,
 ) -> Result<Response<lambda_http::Body>, Error> {
-    let site = query.site()?;
-    let low = match query.get("after_time")? {
+    let sites = query.sites()?;
+    let after_time = query.get("after_time")?.map(parse_after_time).transpose()?;
+    let began = query.get("max_age_seconds")?.map(parse_age).transpose()?;
+    let low = match after_time.max(began) {
         None => SortKey::MIN,
         // Strictly later, compared in whole seconds.
-        Some(text) => SortKey::first_of_second(parse_after_time(text)?.saturating_add(1)),
+        Some(second) => SortKey::first_of_second(second.saturating_add(1)),
     };
     let high = match query.get("before")? {
         None => Some(SortKey::MAX),
@@ -42,31 +52,54 @@ async fn recent_logs(
         .map(parse_limit)
         .transpose()?
         .unwrap_or(usize::MAX);
+    let level = query.get("level")?.map(parse_level).transpose()?;
+    let level = level.unwrap_or(Level::Debug);
 
+    let to_json = if sites.len() == 1 {
+        Message::to_recent
+    } else {
+        Message::to_recent_with_site
+    };
     let mut body = Array::new();
+    let mut pages = MAX_PAGES;
     let mut oldest = None;
-    let mut is_more_left = false;
-    let mut next = high;
     // One extra row tells whether more is left.
-    let mut rows = limit.saturating_add(1);
-    'pages: while let Some(high) = next {
-        let page = messages.newest_first(site, low, high, rows).await?;
-        // Any number of expired rows may come before the next message. Large
-        // pages pass them with the fewest calls.
-        rows = usize::MAX;
-        for message in page.messages {
-            if body.count == limit || !body.push(&message.to_recent()) {
-                is_more_left = true;
-                break 'pages;
+    let rows = limit.saturating_add(1);
+    let mut history = History::new(messages, sites, Wanted { low, high, level }, rows);
+    let before = loop {
+        match history.next() {
+            Next::End => break None,
+            Next::Unread(key) => {
+                // If the answer is full, one more page at most is read to tell
+                // whether more is left.
+                if body.length.messages >= limit {
+                    pages = pages.min(1);
+                }
+                if pages == 0 {
+                    break Some(key.next());
+                }
+                pages = pages.saturating_sub(history.read().await?);
             }
-            oldest = Some(message.key);
+            // Messages of several sites may have the same id. `before` would
+            // lose one if an answer ended between them. So an answer has all of
+            // them or none, and if it began with more than `limit`, it has them.
+            Next::Messages(key) => {
+                let before_them = body.length;
+                for message in history.take(key) {
+                    body.push(&to_json(&message));
+                }
+                if oldest.is_some() && body.is_longer_than(limit) {
+                    body.cut(before_them);
+                    break oldest;
+                }
+                oldest = Some(key);
+            }
         }
-        next = page.next;
-    }
+    };
 
     let mut response = with_body(StatusCode::OK, "application/json", body.end());
-    if let (true, Some(oldest)) = (is_more_left, oldest)
-        && let Ok(link) = HeaderValue::try_from(next_link(query, oldest))
+    if let Some(before) = before
+        && let Ok(link) = HeaderValue::try_from(next_link(query, before))
     {
         response.headers_mut().insert(LINK, link);
     }
@@ -77,6 +110,24 @@ fn parse_after_time(text: &str) -> Result<i64, Error> {
     whole_seconds(text).ok_or_else(|| {
         Error::Invalid(
             "Query string param 'after_time' is not a number; expected Unix seconds.".to_owned(),
+        )
+    })
+}
+
+fn parse_age(text: &str) -> Result<i64, Error> {
+    SortKey::now().second_before(text).ok_or_else(|| {
+        Error::Invalid(
+            "Query string param 'max_age_seconds' is not a number of seconds; expected 0 or more."
+                .to_owned(),
+        )
+    })
+}
+
+fn parse_level(text: &str) -> Result<Level, Error> {
+    Level::from_name(text).ok_or_else(|| {
+        Error::Invalid(
+            "Query string param 'level' is not a level; expected debug, info, warning, error or critical."
+                .to_owned(),
         )
     })
 }
@@ -105,36 +156,49 @@ fn parse_limit(text: &str) -> Result<usize, Error> {
 /// The JSON array under construction.
 struct Array {
     json: String,
+    length: Length,
+}
+
+#[derive(Clone, Copy)]
+struct Length {
+    messages: usize,
+    bytes: usize,
     encoded_bytes: usize,
-    count: usize,
 }
 
 impl Array {
     fn new() -> Self {
-        Self {
-            json: "[".to_owned(),
+        let json = "[".to_owned();
+        let length = Length {
+            messages: 0,
+            bytes: json.len(),
             encoded_bytes: 2,
-            count: 0,
-        }
+        };
+        Self { json, length }
     }
 
-    /// Appends a message; `false` if it does not fit.
-    fn push(&mut self, message: &str) -> bool {
+    fn push(&mut self, message: &str) {
         let escapes = message
             .bytes()
             .filter(|byte| matches!(byte, b'"' | b'\\'))
             .count();
-        let encoded_bytes = message.len() + escapes + 1;
-        if self.encoded_bytes + encoded_bytes > MAX_ENCODED_BYTES {
-            return false;
-        }
-        if self.count > 0 {
+        if self.length.messages > 0 {
             self.json.push(',');
         }
         self.json.push_str(message);
-        self.encoded_bytes += encoded_bytes;
-        self.count += 1;
-        true
+        self.length.messages += 1;
+        self.length.bytes = self.json.len();
+        self.length.encoded_bytes += message.len() + escapes + 1;
+    }
+
+    fn is_longer_than(&self, limit: usize) -> bool {
+        self.length.messages > limit || self.length.encoded_bytes > MAX_ENCODED_BYTES
+    }
+
+    /// Takes back what was appended since it was this long.
+    fn cut(&mut self, length: Length) {
+        self.json.truncate(length.bytes);
+        self.length = length;
     }
 
     fn end(mut self) -> String {
@@ -145,7 +209,7 @@ impl Array {
 
 /// A relative reference, because a custom domain's path has a prefix that the
 /// function does not know.
-fn next_link(query: &Query, oldest: SortKey) -> String {
+fn next_link(query: &Query, before: SortKey) -> String {
     let mut link = "<?".to_owned();
     for (name, value) in query.without("before") {
         link.extend(utf8_percent_encode(name, NON_ALPHANUMERIC));
@@ -154,7 +218,7 @@ fn next_link(query: &Query, oldest: SortKey) -> String {
         link.push('&');
     }
     link.push_str("before=");
-    link.push_str(&oldest.to_string());
+    link.push_str(&before.to_string());
     link.push_str(">; rel=\"next\"");
     link
 }
