@@ -1,8 +1,9 @@
 //! Fuzz targets for whatever reads what others wrote. The variable
 //! `FUZZ_TARGET` picks one:
 //!
-//! - `newlog`: the body of a message, in any encoding, as JSON or a form. What
-//!   is accepted must survive every way in which it is written down.
+//! - `newlog`: the body of a message, in any encoding, as JSON or a form, or of
+//!   an array of messages. What is accepted must survive every way in which it
+//!   is written down.
 //! - `event`: the JSON of an event, for every function that API Gateway calls.
 //! - `request`: a query string and a body in a well-formed event.
 //! - `stream`: a batch of records for the broadcaster.
@@ -128,17 +129,23 @@ impl World {
 
 fn newlog(_: &World, body: &[u8]) {
     is_frame(error_frame(body, "no").as_bytes());
-    let message = match read(body) {
-        Ok(message) => message,
+    match read_all(body) {
+        Ok(all) => all.iter().for_each(survives),
         Err(error) => {
             assert!(matches!(error.status().as_u16(), 400 | 413), "{error}");
             assert!(error.to_string().contains("expected"), "{error}");
-            return;
         }
-    };
+    }
+    // What is one message is the same to both.
+    if let Ok(message) = read(body) {
+        assert_eq!(read_all(body).ok(), Some(vec![message]));
+    }
+}
+
+fn survives(message: &Message) {
     assert!((1..=MAX_SITE_BYTES).contains(&message.site.len()));
-    let mut row = to_item(&message, message.key, message.key, 7);
-    assert_eq!(from_item(&mut row).as_ref(), Some(&message), "as a row");
+    let mut row = to_item(message, message.key, message.key, 7);
+    assert_eq!(from_item(&mut row).as_ref(), Some(message), "as a row");
 
     let time = message.key.to_string();
     let level = message.level.name();
@@ -164,12 +171,17 @@ fn newlog(_: &World, body: &[u8]) {
         format!("{name}={}", value.collect::<String>())
     });
     for body in [object.as_bytes(), &marked, form.join("&").as_bytes()] {
-        assert_eq!(read(body).ok().as_ref(), Some(&message));
+        assert_eq!(read(body).ok().as_ref(), Some(message));
     }
+    let array = format!("[{object},{object}]");
+    let twice = read_all(array.as_bytes()).ok();
+    assert_eq!(twice, Some(vec![message.clone(); 2]));
 
     let frame = is_frame(message.to_frame().as_bytes());
     let recent: Value = serde_json::from_str(&message.to_recent()).expect("JSON");
-    for entry in [frame, recent] {
+    let of_site: Value = serde_json::from_str(&message.to_recent_with_site()).expect("JSON");
+    assert_eq!(of_site["site"], message.site.as_str());
+    for entry in [frame, recent, of_site] {
         assert_eq!(entry["message"], message.text.as_str());
         assert_eq!(entry["log_level"], level);
         assert_eq!(entry["id"], time.as_str());
@@ -178,6 +190,10 @@ fn newlog(_: &World, body: &[u8]) {
 
 fn read(body: &[u8]) -> Result<Message, Error> {
     Message::from_json(body, SortKey::first_of_second(7))
+}
+
+fn read_all(body: &[u8]) -> Result<Vec<Message>, Error> {
+    Message::all_from_json(body, SortKey::first_of_second(7), |_| Ok(()))
 }
 
 fn event(world: &World, data: &[u8]) {
@@ -225,7 +241,12 @@ fn request(world: &World, data: &[u8]) {
     event["isBase64Encoded"] = json!(is_base64);
     let status = world.call(*function, &event.to_string()).expect("an event");
     if function % 6 == 0 && is_base64 {
-        assert_eq!(status == 200, read(body).is_ok(), "{status}");
+        let is_read = if is_websocket {
+            read(body).is_ok()
+        } else {
+            read_all(body).is_ok()
+        };
+        assert_eq!(status == 200, is_read, "{status}");
     }
 }
 
