@@ -67,15 +67,15 @@ fn the_links_reach_every_message_of_several_sites_once_newest_first() {
     let tables = Tables::of(&server);
     let messages = Messages::new(&server.database(), MESSAGES_TABLE.to_owned());
     let config = Config {
-        cases: 60,
+        cases: 200,
         failure_persistence: None,
         ..Config::default()
     };
     let rows = prop::collection::vec(
-        (0..4_usize, 0..6_u32, 0..5_usize, prop::bool::weighted(0.2)),
-        0..24,
+        (0..4_usize, 0..8_u32, 0..5_usize, prop::bool::weighted(0.4)),
+        0..40,
     );
-    let cases = (1..=4_usize, rows, 1..=8_usize, 0..=4_usize);
+    let cases = (1..=4_usize, rows, 1..=4_usize, 0..=4_usize);
     let holds = |(sites, mut rows, limit, least): (usize, Vec<Stored>, usize, usize)| {
         let name = unique("tst");
         let name = |site: usize| format!("{name}-{site}");
@@ -203,6 +203,16 @@ async fn an_answer_reads_twenty_pages_at_most_and_its_link_leads_on_even_if_it_i
         }
         assert_eq!(pages, expected, "{query}");
     }
+
+    // The link leaves out nothing that was not read: not the key right below.
+    let query = "level=error&site=tst&before=200";
+    let (_, next) = ask(&messages, query).await;
+    let (_, second) = next.as_ref().unwrap().split_once("&before=").unwrap();
+    let second: u64 = second.strip_suffix(".000000").unwrap().parse().unwrap();
+    let key = format!("{}.999999", second - 1);
+    put(&tables, "tst", &key, "error", "below", later).await;
+    let (recent, _) = ask(&messages, &next.unwrap()).await;
+    assert_eq!(texts(&recent), ["below", "old"]);
 }
 
 // The original's rows, and whatever else is in the table.
@@ -243,7 +253,7 @@ async fn a_row_without_a_level_is_info_for_the_parameter_too() {
 }
 
 #[tokio::test]
-async fn the_sites_are_read_side_by_side_and_no_row_more_than_the_limit_needs() {
+async fn the_sites_are_read_side_by_side_with_one_query_each() {
     let server = server().await;
     let tables = Tables::of(&server);
     let mut query = "limit=3".to_owned();
