@@ -313,7 +313,7 @@ async fn a_handshake_with_two_sites_is_refused_with_400_as_http_does() {
         panic!("not refused");
     };
     assert_eq!(refusal.status(), 400);
-    let over_http = deployment.get("/recent-logs", &query).await;
+    let over_http = deployment.get("/onlineusers", &query).await;
     assert_eq!(over_http.status, 400);
     let body = String::from_utf8(refusal.into_body().unwrap()).unwrap();
     assert_eq!(body, over_http.body);
