@@ -42,13 +42,22 @@ def blocks():
         yield re.sub(rf"(?m)^{indent}", "", block)
 
 
+# Nothing may leave this machine, and the AWS CLI 1 asks SQS elsewhere in spite
+# of AWS_ENDPOINT_URL. The addresses are the emulator's.
+HERE = """
+aws() { command aws --endpoint-url "$AWS_ENDPOINT_URL" "$@"; }
+http=$LOGSTREAM_HTTP_URL
+ws=$LOGSTREAM_WS_URL
+manage=${ws/#ws/http}
+"""
+
+
 def main():
-    urls = 'http=$LOGSTREAM_HTTP_URL\nws=$LOGSTREAM_WS_URL\nmanage=${ws/#ws/http}\n'
     prelude = None
     ran, unused = 0, set(ELSEWHERE)
     for block in blocks():
         # The first one is the function that the others use.
-        prelude = prelude or block + urls
+        prelude = prelude or block + HERE
         reasons = [text for text in ELSEWHERE if text in block]
         unused -= set(reasons)
         if reasons:

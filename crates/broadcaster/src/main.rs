@@ -2,7 +2,8 @@
 //! time.
 
 use broadcaster::Memory;
-use lambda_runtime::{Error, LambdaEvent, run, service_fn};
+use lambda_runtime::layers::TracingLayer;
+use lambda_runtime::{Error, LambdaEvent, Runtime, service_fn};
 use logstream_core::{Connections, ManagementApi, config, metrics};
 
 #[tokio::main(flavor = "current_thread")]
@@ -15,10 +16,13 @@ async fn main() -> Result<(), Error> {
     let memory = Memory::default();
     let tables = config::warm_up(connections.of_site("-"));
     tokio::join!(tables, management_api.warm_up());
-    run(service_fn(async |event: LambdaEvent<_>| {
-        let response = broadcaster::handle(&connections, &management_api, &memory, event).await;
-        metrics::flush();
-        Ok::<_, Error>(response)
-    }))
-    .await
+    let broadcast = service_fn(async |event: LambdaEvent<_>| {
+        let response = broadcaster::handle(&connections, &management_api, &memory, event);
+        Ok::<_, Error>(response.await)
+    });
+    Runtime::new(broadcast)
+        .layer(TracingLayer::new())
+        .layer(metrics::layer())
+        .run()
+        .await
 }

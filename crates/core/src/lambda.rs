@@ -11,6 +11,8 @@ use aws_lambda_events::query_map::QueryMap;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use lambda_http::http::header::HOST;
+use lambda_http::lambda_runtime::Runtime;
+use lambda_http::lambda_runtime::layers::TracingLayer;
 use lambda_http::request::LambdaRequest;
 use lambda_http::{Adapter, Body, Context, Error, LambdaEvent, Request, Response, service_fn};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
@@ -39,7 +41,11 @@ where
     H: Fn(Request) -> F,
     F: Future<Output = Response<Body>> + Send,
 {
-    lambda_http::lambda_runtime::run(service(handler)).await
+    Runtime::new(service(handler))
+        .layer(TracingLayer::new())
+        .layer(metrics::layer())
+        .run()
+        .await
 }
 
 /// Calls a function once, as Lambda would: with the JSON of an event of either
@@ -66,11 +72,7 @@ where
 {
     let handler = service_fn(move |request| {
         let response = handler(request);
-        async {
-            let response = response.await;
-            metrics::flush();
-            Ok::<_, Infallible>(response)
-        }
+        async { Ok::<_, Infallible>(response.await) }
     });
     MapRequest::new(Adapter::from(handler), repair)
 }

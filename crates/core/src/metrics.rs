@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use metrics::{Unit, counter, describe_counter, describe_histogram, histogram};
 use metrics_cloudwatch_embedded::{Builder, Collector};
+use tower::util::MapResponseLayer;
 
 use crate::config::{ConfigError, variable};
 use crate::logging::BestEffort;
@@ -84,12 +85,15 @@ pub fn describe() {
     );
 }
 
-/// Writes what an event counted to the log.
-pub fn flush() {
-    if let Some(collector) = COLLECTOR.get() {
-        // A lost line is not worth an error.
-        let _ = collector.flush(BestEffort(io::stdout().lock()));
-    }
+/// Writes what an event counted to the log, once its response is on its way, so
+/// that no caller waits for it.
+pub fn layer() -> MapResponseLayer<fn(())> {
+    MapResponseLayer::new(|()| {
+        if let Some(collector) = COLLECTOR.get() {
+            // A lost line is not worth an error.
+            let _ = collector.flush(BestEffort(io::stdout().lock()));
+        }
+    })
 }
 
 /// Counts a stored message.

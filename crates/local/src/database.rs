@@ -383,10 +383,14 @@ mod position {
     }
 }
 
-/// Deletes expired rows, at once and every minute. The start does not wait for
-/// it: with a million rows it takes seconds.
+/// Deletes expired rows, every minute and, of a folder, at once. The start does
+/// not wait for that: with a million rows it takes seconds.
 pub async fn sweep(database: &Database, stop: &CancellationToken) {
     let mut timer = tokio::time::interval(SWEEP);
+    if database.folder.is_none() {
+        // A new database in memory has nothing to delete.
+        timer.reset();
+    }
     while stop.run_until_cancelled(timer.tick()).await.is_some() {
         let tables = database.tables.clone();
         if let Err(error) = blocking(move || tables.sweep_ttl().map_err(text)).await {
