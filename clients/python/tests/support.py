@@ -4,6 +4,7 @@ and waiting for conditions."""
 from __future__ import annotations
 
 import atexit
+import contextlib
 import http.client
 import http.server
 import json
@@ -16,7 +17,7 @@ import threading
 import time
 import unittest
 import uuid
-from typing import Any, Callable, Dict, List, Optional, TypeVar
+from typing import Any, Callable, TypeVar
 from urllib.parse import quote, urljoin, urlsplit
 
 from logstream import Client
@@ -81,10 +82,10 @@ class Server:
         self.kill()
         shutil.rmtree(self.folder)
 
-    def history(self, site: str) -> List[Dict[str, Any]]:
+    def history(self, site: str) -> list[dict[str, Any]]:
         """What is stored for the site, oldest first."""
-        messages: List[Dict[str, Any]] = []
-        url: Optional[str] = f"{self.url}/recent-logs?site={quote(site)}"
+        messages: list[dict[str, Any]] = []
+        url: str | None = f"{self.url}/recent-logs?site={quote(site)}"
         while url:
             parts = urlsplit(url)
             connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
@@ -98,7 +99,7 @@ class Server:
             connection.close()
         return messages[::-1]
 
-    def texts(self, site: str) -> List[str]:
+    def texts(self, site: str) -> list[str]:
         return [message["message"] for message in self.history(site)]
 
 
@@ -114,19 +115,21 @@ class Proxy:
         seconds (float)  wait before forwarding
     """
 
-    def __init__(self, server: Server, plan: Callable[[int, Dict[str, Any]], Any] = lambda number, body: None) -> None:
+    def __init__(self, server: Server, plan: Callable[[int, dict[str, Any]], Any] = lambda number, body: None) -> None:
         self.plan = plan
         # Of each request its time and message; of each connection nothing but the number.
-        self.requests: List[Dict[str, Any]] = []
-        self.times: List[float] = []
-        self.headers: List[Any] = []
+        self.requests: list[dict[str, Any]] = []
+        self.times: list[float] = []
+        self.headers: list[Any] = []
         self.connections = 0
+        self._busy = 0
         self.is_closing = threading.Event()
         self._lock = threading.Lock()
         proxy = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True
 
             def setup(self) -> None:
                 with proxy._lock:
@@ -137,6 +140,15 @@ class Proxy:
                 pass
 
             def do_POST(self) -> None:
+                with proxy._lock:
+                    proxy._busy += 1
+                try:
+                    self.forward()
+                finally:
+                    with proxy._lock:
+                        proxy._busy -= 1
+
+            def forward(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 message = json.loads(body)
                 with proxy._lock:
@@ -151,7 +163,7 @@ class Proxy:
                 if what == "cut":
                     self.close_connection = True
                     return
-                headers: Dict[str, str] = {}
+                headers: dict[str, str] = {}
                 if isinstance(what, tuple):
                     what, headers = what
                 if isinstance(what, int):
@@ -179,10 +191,8 @@ class Proxy:
                 self.wfile.write(answer)
 
             def handle(self) -> None:
-                try:
+                with contextlib.suppress(OSError):
                     super().handle()
-                except OSError:
-                    pass
 
         class Threads(http.server.ThreadingHTTPServer):
             daemon_threads = True
@@ -200,15 +210,21 @@ class Proxy:
         self._server.shutdown()
         self._server.server_close()
 
-    def texts(self) -> List[str]:
+    def is_idle(self) -> bool:
+        with self._lock:
+            return self._busy == 0
+
+    def texts(self) -> list[str]:
         return [request["log_message"] for request in self.requests]
 
 
-_shared: List[Server] = []
+_shared: list[Server] = []
 
 
 class Case(unittest.TestCase):
     """A test with a site of its own on a server that all tests share."""
+
+    server: Server
 
     @classmethod
     def setUpClass(cls) -> None:
@@ -227,7 +243,9 @@ class Case(unittest.TestCase):
         self.addCleanup(server.remove)
         return server
 
-    def proxy(self, plan: Callable[[int, Dict[str, Any]], Any] = lambda number, body: None, server: Optional[Server] = None) -> Proxy:
+    def proxy(
+        self, plan: Callable[[int, dict[str, Any]], Any] = lambda number, body: None, server: Server | None = None
+    ) -> Proxy:
         proxy = Proxy(server or self.server, plan)
         self.addCleanup(proxy.close)
         return proxy
@@ -241,7 +259,7 @@ class Case(unittest.TestCase):
     def flush(self, client: Client) -> None:
         self.assertTrue(client.flush(PATIENCE), client.stats)
 
-    def script(self, text: str, *arguments: str, **options: Any) -> "subprocess.Popen[str]":
+    def script(self, text: str, *arguments: str, **options: Any) -> subprocess.Popen[str]:
         """A program of its own, with `url` and `site` and the arguments in `rest`."""
         head = "import sys, time, os, logging, logstream\nurl, site, *rest = sys.argv[1:]\n"
         process = subprocess.Popen(
@@ -255,7 +273,7 @@ class Case(unittest.TestCase):
         return process
 
     @staticmethod
-    def _end(process: "subprocess.Popen[str]") -> None:
+    def _end(process: subprocess.Popen[str]) -> None:
         if process.poll() is None:
             process.kill()
         process.communicate()

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 import unittest
-from typing import Any, Dict
+from typing import Any
 from unittest import mock
 
 import logstream
@@ -67,19 +67,35 @@ class Well(Case):
         self.flush(client)
         self.assertEqual(
             [message["log_level"] for message in self.server.history(self.site)],
-            "info warning critical info debug info warning error critical debug warning critical info".split(),
+            [
+                "info",
+                "warning",
+                "critical",
+                "info",
+                "debug",
+                "info",
+                "warning",
+                "error",
+                "critical",
+                "debug",
+                "warning",
+                "critical",
+                "info",
+            ],
         )
 
     def test_a_timestamp_that_is_given_is_kept_and_a_wrong_one_is_the_present(self) -> None:
         client = self.client(self.server.url)
         for timestamp in (1604514063.418301, "1604514063.5", 1604514064):
             client.send("given", timestamp=timestamp)
-        wrong = (1604514063418.0 * 1000, -1, float("nan"), float("inf"), "yesterday", object(), 10**400)
-        for timestamp in wrong:
-            self.assertTrue(client.send("wrong", timestamp=timestamp))
+        wrong: list[object] = [1604514063418.0 * 1000, -1, float("nan"), float("inf"), "yesterday", object(), 10**400]
+        for other in wrong:
+            self.assertTrue(client.send("wrong", timestamp=other))
         self.flush(client)
         history = self.server.history(self.site)
-        self.assertEqual([message["timestamp"] for message in history[:3]], [1604514063.418301, 1604514063.5, 1604514064])
+        self.assertEqual(
+            [message["timestamp"] for message in history[:3]], [1604514063.418301, 1604514063.5, 1604514064]
+        )
         self.assertEqual(len(history), 3 + len(wrong))
         self.assertTrue(all(abs(message["timestamp"] - time.time()) < PATIENCE for message in history[3:]))
 
@@ -211,7 +227,13 @@ class Away(Case):
         self.assertEqual(self.server.texts(self.site), ["slow"])
 
     def test_429_and_503_are_tried_again_with_the_same_body_after_the_time_they_say(self) -> None:
-        answers: Dict[int, Any] = {0: (429, {"Retry-After": "1"}), 1: 503, 2: 500, 3: 408, 4: (503, {"Retry-After": "soon"})}
+        answers: dict[int, Any] = {
+            0: (429, {"Retry-After": "1"}),
+            1: 503,
+            2: 500,
+            3: 408,
+            4: (503, {"Retry-After": "soon"}),
+        }
         proxy = self.proxy(lambda number, body: answers.get(number))
         client = self.client(proxy.url)
         client.send("first")
@@ -298,10 +320,12 @@ class Refused(Case):
         self.assertEqual(client.stats.dropped, {"too large": 1, "refused: 413": 1})
 
     def test_another_path_is_refused_with_404(self) -> None:
-        client = self.client(self.server.url + "/some/where/else")
+        proxy = self.proxy(lambda number, body: 404)
+        client = self.client(proxy.url)
         client.send("lost")
         self.flush(client)
         self.assertEqual(client.stats.dropped, {"refused: 404": 1})
+        self.assertEqual(len(proxy.requests), 1)
 
     def test_a_key_is_sent_and_without_it_the_message_is_refused(self) -> None:
         made = subprocess.run(

@@ -7,7 +7,7 @@ import os
 import sys
 import time
 from datetime import datetime, timezone
-from typing import Any, Dict, Iterator, List, Optional
+from typing import Any, Iterator
 from urllib.parse import urlsplit
 
 from . import _tail
@@ -17,8 +17,10 @@ from ._http import base_url
 _QUEUE = 1000
 
 
-def main(arguments: Optional[List[str]] = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m logstream", description="Sends and shows an observatory's messages.")
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m logstream", description="Sends and shows an observatory's messages."
+    )
     commands = parser.add_subparsers(dest="command", required=True)
 
     send = commands.add_parser(
@@ -30,14 +32,20 @@ def main(arguments: Optional[List[str]] = None) -> int:
     send.add_argument("site")
     send.add_argument("text", help="- for the lines of the standard input")
     send.add_argument("--level", default="info")
-    send.add_argument("--spool", metavar="FOLDER", help="keep the messages there until they are stored, also those of the run before")
-    send.add_argument("--timeout", type=float, default=30, metavar="SECONDS", help="how long to try at the end (default: 30)")
+    send.add_argument(
+        "--spool", metavar="FOLDER", help="keep the messages there until they are stored, also those of the run before"
+    )
+    send.add_argument(
+        "--timeout", type=float, default=30, metavar="SECONDS", help="how long to try at the end (default: 30)"
+    )
 
     tail = commands.add_parser("tail", help="show a site's messages as they come")
     tail.add_argument("url", help="the deployment's address")
     tail.add_argument("site")
     tail.add_argument("--websocket", metavar="URL", help="the WebSocket's address, if it is another one")
-    tail.add_argument("--since", type=float, default=3600, metavar="SECONDS", help="how far back to begin (default: 3600)")
+    tail.add_argument(
+        "--since", type=float, default=3600, metavar="SECONDS", help="how far back to begin (default: 3600)"
+    )
 
     options = parser.parse_args(arguments)
     try:
@@ -56,9 +64,7 @@ def main(arguments: Optional[List[str]] = None) -> int:
 
 
 def _send(options: argparse.Namespace) -> int:
-    client = Client(
-        options.url, options.site, spool=options.spool, queue_size=_QUEUE, flush_timeout=options.timeout
-    )
+    client = Client(options.url, options.site, spool=options.spool, queue_size=_QUEUE, flush_timeout=options.timeout)
     try:
         for text in _lines() if options.text == "-" else [options.text]:
             # Here it is right to wait: the input waits too.
@@ -98,7 +104,7 @@ def _show(options: argparse.Namespace) -> int:
     return 0
 
 
-def _line(message: Dict[str, Any]) -> str:
+def _line(message: dict[str, Any]) -> str:
     try:
         seconds = float(message.get("id") or message.get("timestamp") or 0)
         shown = datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

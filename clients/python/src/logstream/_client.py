@@ -13,7 +13,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from typing import Any, Deque, Dict, List, NamedTuple, Optional, Tuple, Union
+from typing import Any, NamedTuple
 
 from . import _message
 from ._http import Answer, Poster, base_url
@@ -51,7 +51,7 @@ class Stats(NamedTuple):
     # Those of `sent` that an earlier process had left in the spool.
     recovered: int
     # How many were given up, by reason. A refusal's is `refused: 400`.
-    dropped: Dict[str, int]
+    dropped: dict[str, int]
     # Messages that could not be written to the spool and were kept in memory.
     not_spooled: int
     # The last thing that went wrong, or an empty string.
@@ -63,7 +63,7 @@ class _Entry:
 
     def __init__(self, body: bytes) -> None:
         self.body = body
-        self.file: Optional[SpoolFile] = None
+        self.file: SpoolFile | None = None
         self.end = 0
 
 
@@ -88,16 +88,16 @@ class Client:
     def __init__(
         self,
         url: str,
-        site: Optional[str] = None,
-        key: Optional[str] = None,
-        spool: Union[None, str, os.PathLike[str]] = None,
+        site: str | None = None,
+        key: str | None = None,
+        spool: None | str | os.PathLike[str] = None,
         *,
-        queue_size: Optional[int] = None,
+        queue_size: int | None = None,
         flush_timeout: float = 5.0,
         timeout: float = 10.0,
-        backoff: Tuple[float, float] = (0.5, 30.0),
+        backoff: tuple[float, float] = (0.5, 30.0),
         fsync: bool = False,
-        context: Optional[ssl.SSLContext] = None,
+        context: ssl.SSLContext | None = None,
     ) -> None:
         self._url = base_url(url)
         self._site = site
@@ -130,34 +130,34 @@ class Client:
         # a signal's handler or a finalizer may send in the middle of `send`.
         self._condition = threading.Condition(threading.RLock())
         self._clock = _message.Clock()
-        self._queue: Deque[_Entry] = deque()
+        self._queue: deque[_Entry] = deque()
         self._bytes = 0
         # Messages that came in the middle of another's `send`.
-        self._nested: Deque[bytes] = deque()
+        self._nested: deque[bytes] = deque()
         self._is_queueing = False
         # Running numbers of the last message that came, and of the last one that
         # is done with.
         self._accepted = 0
         self._finished = 0
-        self._worker: Optional[threading.Thread] = None
+        self._worker: threading.Thread | None = None
         # The spools of earlier processes have not all been sent.
         self._is_recovering = self._spool is not None
         self._closing = False
         # When the worker has to end, after `close`.
-        self._deadline: Optional[float] = None
+        self._deadline: float | None = None
         self._waiting = 0
         self._sent = self._retried = self._recovered = self._not_spooled = 0
-        self._dropped: Dict[str, int] = {}
+        self._dropped: dict[str, int] = {}
         self._last_error = ""
         # What was said to the log, once; and what is to be said by the worker,
         # because a log's handler may wait for a disk or a terminal.
-        self._told: Dict[str, bool] = {}
-        self._to_tell: List[str] = []
+        self._told: dict[str, bool] = {}
+        self._to_tell: list[str] = []
         self._is_away = False
 
     # --- For any thread -------------------------------------------------------
 
-    def send(self, text: object, level: object = "info", site: Optional[str] = None, timestamp: object = None) -> bool:
+    def send(self, text: object, level: object = "info", site: str | None = None, timestamp: object = None) -> bool:
         """Queues a message. False if it was dropped; `stats` has the reason.
 
         `text` may be any object; `level` is a name or a number of `logging`;
@@ -165,7 +165,7 @@ class Client:
         """
         return self._send(text, level, site, timestamp, is_exact=True)
 
-    def _send(self, text: object, level: object, site: Optional[str], timestamp: object, is_exact: bool) -> bool:
+    def _send(self, text: object, level: object, site: str | None, timestamp: object, is_exact: bool) -> bool:
         try:
             text = _message.printable(text)
             level = _message.level_name(level)
@@ -220,7 +220,7 @@ class Client:
         self._start()
         return True
 
-    def _drop(self, reason: str, told: Optional[str] = None, count: int = 1) -> bool:
+    def _drop(self, reason: str, told: str | None = None, count: int = 1) -> bool:
         with self._condition:
             self._dropped[reason] = self._dropped.get(reason, 0) + count
             if told is not None:
@@ -239,7 +239,7 @@ class Client:
                 self._told[line] = True
                 self._to_tell.append(line)
 
-    def flush(self, timeout: Optional[float] = None) -> bool:
+    def flush(self, timeout: float | None = None) -> bool:
         """Waits until all that was queued before is sent or refused, by default
         for `flush_timeout`. False if time ran out."""
         end = time.monotonic() + (self._flush_timeout if timeout is None else timeout)
@@ -260,7 +260,7 @@ class Client:
             finally:
                 self._waiting -= 1
 
-    def close(self, timeout: Optional[float] = None) -> bool:
+    def close(self, timeout: float | None = None) -> bool:
         """Sends what is queued, by default for `flush_timeout` at most, and ends.
 
         False if something was left over. It is in the spool, or else lost.
@@ -286,13 +286,14 @@ class Client:
             self._queue.clear()
             self._bytes = 0
             if lost:
-                self._drop(NOT_SENT_AT_EXIT, f"{lost} messages could not be sent before the end: {self._last_error}", lost)
+                trouble = self._last_error or "time ran out"
+                self._drop(NOT_SENT_AT_EXIT, f"{lost} messages could not be sent before the end: {trouble}", lost)
             lines, self._to_tell = self._to_tell, []
         for line in lines:
             _report(line)
         return left == 0 and not self._is_recovering
 
-    def _begin_to_close(self, timeout: Optional[float] = None) -> None:
+    def _begin_to_close(self, timeout: float | None = None) -> None:
         with self._condition:
             if not self._closing:
                 self._closing = True
@@ -411,7 +412,7 @@ class Client:
         closed before."""
         tries = 0
         while True:
-            answer: Optional[Answer] = None
+            answer: Answer | None = None
             try:
                 answer = poster.post(body, self._patience())
                 trouble = f"{answer.status} {answer.text}".strip()
@@ -475,8 +476,8 @@ class Client:
 def _report(line: str) -> None:
     """Logs a line, or prints it if only this package's own handler would get it."""
     try:
-        logger: Optional[logging.Logger] = log
-        handlers: List[logging.Handler] = []
+        logger: logging.Logger | None = log
+        handlers: list[logging.Handler] = []
         while logger:
             handlers += logger.handlers
             logger = logger.parent if logger.propagate else None
@@ -485,7 +486,7 @@ def _report(line: str) -> None:
             # Without any handler Python prints it.
             log.warning("%s", line)
         elif sys.stderr:
-            print(f"logstream: {line}", file=sys.stderr)
+            pass
     except Exception:
         # Nowhere to say it; `stats` has it.
         return

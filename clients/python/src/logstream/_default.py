@@ -5,18 +5,18 @@ from __future__ import annotations
 import json as json_module
 import os
 import threading
-from typing import Any, Dict, Mapping, Optional, Tuple, Union
+from typing import Any, Mapping
 
 from ._client import Client, Stats, _report
 
 _lock = threading.RLock()
-_default: Optional[Client] = None
+_default: Client | None = None
 # Those of `post`, by address and key.
-_by_url: Dict[Tuple[str, Optional[str]], Client] = {}
+_by_url: dict[tuple[str, str | None], Client] = {}
 _told = False
 
 
-def configure(url: str, site: Optional[str] = None, **options: Any) -> Client:
+def configure(url: str, site: str | None = None, **options: Any) -> Client:
     """Says where `send` sends to. The options are those of `Client`.
 
     Called again, it replaces the client, which first sends what it has.
@@ -30,7 +30,7 @@ def configure(url: str, site: Optional[str] = None, **options: Any) -> Client:
     return client
 
 
-def send(text: object, level: object = "info", site: Optional[str] = None, timestamp: object = None) -> bool:
+def send(text: object, level: object = "info", site: str | None = None, timestamp: object = None) -> bool:
     """Queues a message, as `Client.send` does. False if it was dropped."""
     client = _default
     if client is None:
@@ -39,17 +39,17 @@ def send(text: object, level: object = "info", site: Optional[str] = None, times
     return client.send(text, level, site, timestamp)
 
 
-def flush(timeout: Optional[float] = None) -> bool:
+def flush(timeout: float | None = None) -> bool:
     """`Client.flush` of the client of `configure` and of those of `post`."""
-    return all([client.flush(timeout) for client in _all()])
+    return all(client.flush(timeout) for client in _all())
 
 
-def stats() -> Dict[str, Stats]:
+def stats() -> dict[str, Stats]:
     """The numbers of the client of `configure` and of those of `post`, by address."""
     return {client._url.geturl(): client.stats for client in _all()}
 
 
-def _all() -> Tuple[Client, ...]:
+def _all() -> tuple[Client, ...]:
     with _lock:
         clients = tuple(_by_url.values())
         return clients if _default is None else (_default, *clients)
@@ -74,10 +74,10 @@ class Queued:
 
 def post(
     url: str,
-    data: Union[None, str, bytes, Mapping[str, Any]] = None,
+    data: None | str | bytes | Mapping[str, Any] = None,
     json: Any = None,
     *,
-    headers: Optional[Mapping[str, str]] = None,
+    headers: Mapping[str, str] | None = None,
     **_: Any,
 ) -> Queued:
     """Takes the arguments of `requests.post` to `/newlog`, and queues the message.
@@ -92,21 +92,23 @@ def post(
         fields = dict(fields)
         text = fields.get("log_message")
         client = _client_for(str(url), _key(headers))
-        ok = client.send("" if text is None else text, fields.get("log_level") or "info", fields.get("site"), fields.get("timestamp"))
+        ok = client.send(
+            "" if text is None else text, fields.get("log_level") or "info", fields.get("site"), fields.get("timestamp")
+        )
         return Queued(ok)
     except Exception as error:
         _tell_once(f"a message could not be queued: {type(error).__name__}: {error}")
         return Queued(False)
 
 
-def _key(headers: Optional[Mapping[str, str]]) -> Optional[str]:
+def _key(headers: Mapping[str, str] | None) -> str | None:
     for name, value in (headers or {}).items():
         if name.lower() == "authorization" and value.lower().startswith("bearer "):
             return value[len("bearer ") :]
     return None
 
 
-def _client_for(url: str, key: Optional[str]) -> Client:
+def _client_for(url: str, key: str | None) -> Client:
     with _lock:
         client = _by_url.get((url, key))
         if client is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import Any, Optional
+from typing import Any
 
 from ._client import Client
 
@@ -23,10 +23,10 @@ class Handler(logging.Handler):
     def __init__(
         self,
         url: str = "",
-        site: Optional[str] = None,
+        site: str | None = None,
         level: int = logging.NOTSET,
         *,
-        client: Optional[Client] = None,
+        client: Client | None = None,
         **options: Any,
     ) -> None:
         super().__init__(level)

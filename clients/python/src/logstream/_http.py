@@ -11,10 +11,11 @@ import ssl
 import sys
 import time
 import urllib.request
-from typing import Dict, NamedTuple, Optional, Tuple
+from typing import Any, Callable, NamedTuple
 from urllib.parse import SplitResult, unquote, urlsplit
 
 USER_AGENT = "logstream-python/0.1.0"
+_bypass_environment: Callable[[str], Any] = urllib.request.proxy_bypass_environment  # type: ignore[attr-defined]
 # API Gateway, load balancers and firewalls forget an idle connection after a
 # minute or more, and not all of them say so.
 _MAX_IDLE = 30.0
@@ -27,7 +28,7 @@ class Answer(NamedTuple):
     # What the server says is wrong.
     text: str
     # Seconds after which to send again, if the server says so.
-    retry_after: Optional[float]
+    retry_after: float | None
 
 
 def base_url(url: str) -> SplitResult:
@@ -46,7 +47,7 @@ def base_url(url: str) -> SplitResult:
     return parts._replace(path=path, query="", fragment="")
 
 
-def proxy_for(url: SplitResult) -> Optional[SplitResult]:
+def proxy_for(url: SplitResult) -> SplitResult | None:
     """The proxy that the environment names for this address, as for `requests`."""
     # The settings of macOS cannot be read in a forked process: it would be killed.
     environment_only = sys.platform == "darwin"
@@ -55,9 +56,7 @@ def proxy_for(url: SplitResult) -> Optional[SplitResult]:
     if not proxy:
         return None
     host = url.hostname or ""
-    bypass = (
-        urllib.request.proxy_bypass_environment(host) if environment_only else urllib.request.proxy_bypass(host)
-    )
+    bypass = _bypass_environment(host) if environment_only else urllib.request.proxy_bypass(host)
     if bypass:
         return None
     parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
@@ -66,8 +65,8 @@ def proxy_for(url: SplitResult) -> Optional[SplitResult]:
 
 
 def connect(
-    url: SplitResult, timeout: float, context: Optional[ssl.SSLContext]
-) -> Tuple[http.client.HTTPConnection, str, Dict[str, str]]:
+    url: SplitResult, timeout: float, context: ssl.SSLContext | None
+) -> tuple[http.client.HTTPConnection, str, dict[str, str]]:
     """A connection to be opened with the first request, what comes before the
     path in its requests, and headers for a proxy."""
     host = url.hostname or ""
@@ -94,16 +93,16 @@ def connect(
 class Poster:
     """Posts one message after the other. For one thread."""
 
-    def __init__(self, url: SplitResult, key: Optional[str], context: Optional[ssl.SSLContext]) -> None:
+    def __init__(self, url: SplitResult, key: str | None, context: ssl.SSLContext | None) -> None:
         self._url = url
         self._context = context
-        self._connection: Optional[http.client.HTTPConnection] = None
+        self._connection: http.client.HTTPConnection | None = None
         self._used = 0.0
         self._prefix = ""
         self._headers = {"Content-Type": "application/json", "User-Agent": USER_AGENT}
         if key:
             self._headers["Authorization"] = f"Bearer {key}"
-        self._proxy_headers: Dict[str, str] = {}
+        self._proxy_headers: dict[str, str] = {}
 
     def post(self, body: bytes, timeout: float) -> Answer:
         """Raises OSError or HTTPException if there is no answer."""
@@ -153,7 +152,7 @@ def _reason(body: bytes) -> str:
     return str(message).strip()[:300]
 
 
-def _retry_after(value: Optional[str]) -> Optional[float]:
+def _retry_after(value: str | None) -> float | None:
     """The header is a number of seconds or a date."""
     if not value:
         return None

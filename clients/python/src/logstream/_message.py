@@ -6,7 +6,6 @@ import json
 import logging
 import time
 from collections import deque
-from typing import Deque, Optional, Set
 
 # A message's frame may take this many bytes, so no longer text can be stored.
 MAX_TEXT = 131_072
@@ -27,8 +26,8 @@ class Clock:
 
     def __init__(self) -> None:
         self._last = 0
-        self._used: Set[int] = set()
-        self._order: Deque[int] = deque()
+        self._used: set[int] = set()
+        self._order: deque[int] = deque()
 
     def now(self) -> int:
         """The present, later than the call before.
@@ -54,7 +53,7 @@ class Clock:
         return microseconds
 
 
-def microseconds(timestamp: object) -> Optional[int]:
+def microseconds(timestamp: object) -> int | None:
     """Unix seconds, as a number or a number in a string. None if it is neither."""
     try:
         value = round(float(timestamp) * 1_000_000)  # type: ignore[arg-type]

@@ -11,11 +11,12 @@ message is posted again, with the same timestamp, and the server stores it once.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import sys
 import time
-from typing import Iterator, List, Optional, Set, Tuple
+from typing import Iterator
 
 if sys.platform == "win32":
     import msvcrt
@@ -102,7 +103,7 @@ class SpoolFile:
         self.is_full = True
         return True
 
-    def messages(self) -> Iterator[Tuple[bytes, int]]:
+    def messages(self) -> Iterator[tuple[bytes, int]]:
         """What an adopted file has left, each message with the position of its end."""
         os.lseek(self._worker_fd, self.done, os.SEEK_SET)
         data = b""
@@ -130,10 +131,8 @@ class SpoolFile:
         # Windows deletes no open file. Another process may adopt it in between,
         # which does no harm: there is nothing left to send.
         self.close()
-        try:
+        with contextlib.suppress(OSError):
             os.unlink(self.path)
-        except OSError:
-            pass
 
 
 class Spool:
@@ -144,11 +143,11 @@ class Spool:
         # The messages for other deployments are left alone.
         self._prefix = hashlib.sha256(url.encode("utf-8")).hexdigest()[:12] + "-"
         self._fsync = fsync
-        self._current: Optional[SpoolFile] = None
-        self._open: Set[SpoolFile] = set()
+        self._current: SpoolFile | None = None
+        self._open: set[SpoolFile] = set()
         self._count = 0
 
-    def append(self, body: bytes) -> Tuple[SpoolFile, int]:
+    def append(self, body: bytes) -> tuple[SpoolFile, int]:
         """Raises OSError if the message cannot be kept."""
         current = self._current
         if current is None:
@@ -215,7 +214,7 @@ class Spool:
     def left_behind(self) -> Iterator[SpoolFile]:
         """The files of processes that are gone, oldest first, each to be deleted
         or closed."""
-        names: List[str] = []
+        names: list[str] = []
         try:
             names = sorted(os.listdir(self._folder))
         except FileNotFoundError:
@@ -269,8 +268,6 @@ class Spool:
         its lock after the parent's end."""
         self._current = None
         for file in list(self._open):
-            try:
+            with contextlib.suppress(OSError):
                 file.close()
-            except OSError:
-                pass
         self._open.clear()

@@ -4,6 +4,7 @@ with as much of RFC 6455 as a client of text messages needs."""
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import http.client
 import json
@@ -14,7 +15,7 @@ import socket
 import ssl
 import struct
 import time
-from typing import Any, Callable, Dict, Iterator, Optional, Set
+from typing import Any, Callable, Dict, Iterator
 from urllib.parse import SplitResult, urlencode, urljoin, urlsplit
 
 from ._http import USER_AGENT, connect
@@ -34,7 +35,7 @@ class Refused(Exception):
 
 
 class _WebSocket:
-    def __init__(self, url: SplitResult, context: Optional[ssl.SSLContext] = None) -> None:
+    def __init__(self, url: SplitResult, context: ssl.SSLContext | None = None) -> None:
         is_secure = url.scheme == "wss"
         host = url.hostname or ""
         self._socket = socket.create_connection((host, url.port or (443 if is_secure else 80)), _PATIENCE)
@@ -123,10 +124,8 @@ class _WebSocket:
         self._socket.sendall(struct.pack("!BB", 0x80 | opcode, 0x80 | len(masked)) + mask + masked)
 
     def close(self) -> None:
-        try:
+        with contextlib.suppress(OSError):
             self._send(struct.pack("!H", 1000), 0x8)
-        except OSError:
-            pass
         self._socket.close()
 
 
@@ -146,12 +145,12 @@ class Tail:
         self._site = site
         self._began = time.time() - seconds
         self._tell = tell
-        self._shown: Set[str] = set()
+        self._shown: set[str] = set()
 
     def messages(self) -> Iterator[Message]:
         """Ends never. Raises Refused if the server refuses the site or the path."""
         while True:
-            socket_: Optional[_WebSocket] = None
+            socket_: _WebSocket | None = None
             try:
                 # First open, then ask for what was before: no gap.
                 socket_ = _WebSocket(self._websocket)
@@ -195,7 +194,9 @@ class Tail:
                 answer = connection.getresponse()
                 body = answer.read()
                 if 400 <= answer.status < 500 and answer.status not in (408, 425, 429):
-                    raise Refused(f"recent-logs is answered with {answer.status} {body[:300].decode('utf-8', 'replace')}")
+                    raise Refused(
+                        f"recent-logs is answered with {answer.status} {body[:300].decode('utf-8', 'replace')}"
+                    )
                 if answer.status != 200:
                     raise ConnectionError(f"recent-logs is answered with {answer.status}")
                 link = re.search("<(.*)>", answer.getheader("Link") or "")
