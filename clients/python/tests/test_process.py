@@ -193,6 +193,8 @@ time.sleep(600)
         first.send("left")
         self.assertFalse(first.close(0.1))
         self.assertEqual(first.stats.dropped, {})
+        # Its worker has left the file to others.
+        until(lambda: first._worker is None)
         server.start()
         second = self.client(server.url, spool=self.folder)
         self.flush(second)
