@@ -486,7 +486,7 @@ def _report(line: str) -> None:
             # Without any handler Python prints it.
             log.warning("%s", line)
         elif sys.stderr:
-            pass
+            sys.stderr.write(f"logstream: {line}\n")
     except Exception:
         # Nowhere to say it; `stats` has it.
         return
