@@ -55,7 +55,7 @@ export interface ConnectionOptions {
   ping?: number | undefined;
   /** The age at which a connection is replaced: 6600. */
   renew?: number | undefined;
-  /** How long the server may take to open a connection or to answer over it: 10; for a page of the history three times as long. */
+  /** How long the server may take to open a connection or to answer: 10. For the history it grows with each attempt. */
   timeout?: number | undefined;
   hold?: number | undefined;
 }

@@ -64,7 +64,7 @@ export class Logstream {
       isOpen: () => this.#current !== undefined,
       covers: (watch) => this.#current !== undefined && covers(this.#current.filter, watch),
       wait: (failures) => backoff(this.#options.backoff, failures),
-      request: (query, link, signal) => this.#request(query, link, signal),
+      request: (...request) => this.#request(...request),
     });
     this.#watches.add(watch);
     this.#changed();
@@ -288,13 +288,14 @@ export class Logstream {
 
   // ---- The history
 
-  // One page of the history, and the address of the next one.
-  async #request(query, link, signal) {
+  // One page of the history, and the address of the next one. The first attempt
+  // is short: it may go over an old connection of the browser that is gone.
+  async #request(query, link, signal, failures) {
     const url = link ?? new URL(`recent-logs?${query}`, this.#http);
     const attempt = new AbortController();
     const abort = () => attempt.abort();
     signal.addEventListener('abort', abort);
-    const timer = setTimeout(abort, 3 * this.#options.timeout * 1000);
+    const timer = setTimeout(abort, this.#options.timeout * Math.min(6, 1 + failures) * 1000);
     try {
       const fetch = this.#options.fetch ?? globalThis.fetch;
       const answer = await fetch(url, { cache: 'no-store', signal: attempt.signal });
@@ -446,7 +447,7 @@ class Watch {
     this.plan();
     for (let failures = 0; !run.signal.aborted; failures++) {
       try {
-        await this.#load(run.signal);
+        await this.#load(run.signal, failures);
         if (run.signal.aborted) return;
         this.#isComplete = this.#wasComplete = true;
         this.#run = this.#failure = undefined;
@@ -463,24 +464,24 @@ class Watch {
     }
   }
 
-  async #load(signal) {
+  async #load(signal, failures) {
     try {
-      await this.#loadSites(this.sites, signal);
+      await this.#loadSites(this.sites, signal, failures);
     } catch (error) {
       if (error.status !== 400 || this.sites.length === 1) throw error;
       // An older server takes one site in a request.
-      for (const site of this.sites) await this.#loadSites([site], signal);
+      for (const site of this.sites) await this.#loadSites([site], signal, failures);
     }
   }
 
-  async #loadSites(sites, signal) {
+  async #loadSites(sites, signal, failures) {
     const query = new URLSearchParams(sites.map((site) => ['site', site]));
     query.set('after_time', Math.floor(seconds() - this.#seconds));
     query.set('limit', Math.min(this.#max, 5000));
     if (this.level) query.set('level', this.level);
     // Newest first: what is older than `max` others would be dropped again.
     for (let link, count = 0; count < this.#max;) {
-      const { messages, next } = await this.#stream.request(query, link, signal);
+      const { messages, next } = await this.#stream.request(query, link, signal, failures);
       // An answer that comes after a change of the site is dropped.
       if (signal.aborted) return;
       for (const message of messages) {

@@ -100,7 +100,6 @@ export class Proxy {
   sockets = 0; // WebSockets that were asked for
   histories = []; // the queries of recent-logs
   isRefusing = false;
-  isFrozen = false; // swallows everything, as a network that is gone
   mayCutAnswer = false;
   #pairs = new Set();
 
@@ -138,10 +137,10 @@ export class Proxy {
         pair.isBusy = true;
         this.sockets += 1;
       }
-      if (!this.isFrozen) server.write(data);
+      if (!pair.isFrozen) server.write(data);
     });
     server.on('data', (data) => {
-      if (this.isFrozen) return;
+      if (pair.isFrozen) return;
       if (pair.isHistory && this.mayCutAnswer) {
         this.mayCutAnswer = false;
         client.write(data.subarray(0, Math.random() * data.length), () => this.#end(pair));
@@ -159,6 +158,12 @@ export class Proxy {
     this.#pairs.delete(pair);
     pair.client.destroy();
     pair.server.destroy();
+  }
+
+  // From now on the open connections swallow everything, as a network that is
+  // gone.
+  freeze() {
+    for (const pair of this.#pairs) pair.isFrozen = true;
   }
 
   cut() {
