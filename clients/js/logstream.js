@@ -305,6 +305,8 @@ export class Logstream {
       }
       const next = /<([^>]*)>\s*;\s*rel="?next"?/.exec(answer.headers.get('Link'));
       return { messages: await answer.json(), next: next && new URL(next[1], url) };
+    } catch (error) {
+      throw attempt.signal.aborted ? new Error('no answer in time') : error;
     } finally {
       clearTimeout(timer);
       signal.removeEventListener('abort', abort);
@@ -325,7 +327,6 @@ class Watch {
   #fresh = []; // not handed over yet
   #seen = new Set(); // the keys of both
   #known = new Set(); // the keys of what the page has fetched itself
-  #floor; // the newest entry that was dropped because there were too many
   #highest = '';
   #run; // aborts the running catch-up
   #epoch; // what the last catch-up was for
@@ -367,7 +368,6 @@ class Watch {
     this.#entries = [];
     this.#fresh = [];
     this.#seen.clear();
-    this.#floor = undefined;
     this.#highest = '';
     this.#wasComplete = false;
     this.#isCleared = true;
@@ -413,7 +413,6 @@ class Watch {
     const entry = { id, site: hasId ? site : '\uffff' };
     entry.key = hasId ? `${id} ${site}` : entry;
     if (hasId && this.#seen.has(entry.key) || !isLive && this.#known.has(entry.key)) return true;
-    if (this.#floor && compare(entry, this.#floor) <= 0) return true;
     if (!isLive && !this.#wasComplete && Number(id) < this.#from) {
       this.#known.add(entry.key);
       return true;
@@ -529,7 +528,6 @@ class Watch {
     if (fresh.length > 0) this.#entries = this.#entries.concat(fresh).sort(compare);
     const since = seconds() - this.#seconds;
     const tooMany = this.#entries.length - this.#max;
-    if (tooMany > 0) this.#floor = this.#entries[tooMany - 1];
     const dropped = new Set();
     this.#entries = this.#entries.filter((entry, place) => {
       const isKept = place >= tooMany && entry.at >= since;

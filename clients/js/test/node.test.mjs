@@ -83,6 +83,22 @@ test('Messages that come together are handed over at once', async (t) => {
   assert.equal(seen.added.length, 400);
 });
 
+test('The history is asked for only once the socket is open', async (t) => {
+  const server = await Server.start(t);
+  const proxy = await Proxy.start(t, server);
+  const site = newSite();
+  let open;
+  proxy.mayOpen = new Promise((resolve) => { open = resolve; });
+  const seen = watch(t, proxy.url, { sites: site });
+  await until(() => proxy.sockets === 1);
+  await sleep(200);
+  // Too early for the socket. It must not be too late for the history.
+  await server.post({ site, log_message: 'in between' });
+  assert.deepEqual(proxy.histories, []);
+  open();
+  await seen.untilShown('in between');
+});
+
 test('A live message waits for the older ones of a catch-up', async (t) => {
   const server = await Server.start(t);
   const site = newSite();
@@ -127,6 +143,45 @@ test('If the history does not come, live messages are shown after a while, and t
   await seen.untilShown('before', 'live');
   await seen.untilComplete();
   assert.deepEqual(seen.state, { state: 'live', complete: true });
+});
+
+test('A history of several pages is fetched to its end, also when a page fails', async (t) => {
+  const server = await Server.start(t);
+  const site = newSite();
+  const texts = Array.from({ length: 8 }, (_, number) => `${number}`);
+  for (const text of texts) await server.post({ site, log_message: text, timestamp: now() - 100 + Number(text) });
+  let requests = 0;
+  const seen = watch(t, server.url, { sites: site }, {
+    fetch: (url, options) => {
+      requests += 1;
+      if (requests === 2) return Promise.reject(new Error('no network'));
+      return fetch(String(url).replace(/limit=\d+/, 'limit=3'), options);
+    },
+  });
+  await seen.untilShown(...texts);
+  await seen.untilComplete();
+  assert.equal(requests, 5);
+  assert.equal(seen.calls, 1);
+});
+
+test('A history that does not answer is asked for again', async (t) => {
+  const server = await Server.start(t);
+  const site = newSite();
+  await server.post({ site, log_message: 'stored' });
+  let requests = 0;
+  const seen = watch(t, server.url, { sites: site }, {
+    timeout: 0.3,
+    backoff: [0.1, 0.2],
+    fetch: (url, options) => {
+      requests += 1;
+      if (requests > 1) return fetch(url, options);
+      return new Promise((_, reject) => options.signal.addEventListener('abort', () => reject(new Error('aborted'))));
+    },
+  });
+  await seen.untilComplete();
+  await seen.untilShown('stored');
+  assert.equal(requests, 2);
+  assert.ok(seen.states.some(({ error }) => error === 'no answer in time'));
 });
 
 test('Another site is shown without the messages of the first, whose late answer is dropped', async (t) => {

@@ -101,6 +101,7 @@ export class Proxy {
   histories = []; // the queries of recent-logs
   isRefusing = false;
   mayCutAnswer = false;
+  mayOpen; // a promise: until then no WebSocket is opened
   #pairs = new Set();
 
   static async start(test, server) {
@@ -137,7 +138,9 @@ export class Proxy {
         pair.isBusy = true;
         this.sockets += 1;
       }
-      if (!pair.isFrozen) server.write(data);
+      if (pair.isFrozen) return;
+      if (this.mayOpen && !pair.isHistory) this.mayOpen.then(() => server.write(data));
+      else server.write(data);
     });
     server.on('data', (data) => {
       if (pair.isFrozen) return;
