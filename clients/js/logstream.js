@@ -356,7 +356,7 @@ class Watch {
     if (!this.#stream.isOpen()) state = globalThis.navigator?.onLine === false ? 'offline' : 'connecting';
     else if (!this.#stream.covers(this)) state = 'catching up';
     else if (!this.#isComplete && this.#failure === undefined) state = 'catching up';
-    return { state, complete: this.#isComplete, ...(this.#failure !== undefined && { error: this.#failure }) };
+    return { state, complete: this.#isComplete && state === 'live', ...(this.#failure !== undefined && { error: this.#failure }) };
   }
 
   // Shows other sites, or another level, over the same connection.
@@ -574,6 +574,8 @@ export class ReconnectingWebSocket extends EventTarget {
 
   constructor(url, _protocols, { http, history, ...options } = {}) {
     super();
+    // As listeners, so that one that throws does not stop the next message.
+    for (const type of ['open', 'message', 'close']) this.addEventListener(type, (event) => this[`on${type}`]?.(event));
     const address = new URL(url, globalThis.location?.href);
     const sites = address.searchParams.getAll('site');
     const level = address.searchParams.get('level') ?? undefined;
@@ -618,9 +620,7 @@ export class ReconnectingWebSocket extends EventTarget {
   }
 
   #tell(event) {
-    if (this.#isClosed && event.type !== 'close') return;
-    this[`on${event.type}`]?.(event);
-    this.dispatchEvent(event);
+    if (!this.#isClosed || event.type === 'close') this.dispatchEvent(event);
   }
 }
 

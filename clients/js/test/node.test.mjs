@@ -426,3 +426,14 @@ test('Several sites come over one connection, in one list, and can be changed', 
   await other.untilComplete();
   assert.equal(proxy.sockets, 2);
 });
+
+test('Messages are in the order of their ids, to the last decimal', async (t) => {
+  const server = await Server.start(t);
+  const site = newSite();
+  const seen = watch(t, server.url, { sites: site });
+  await seen.untilComplete();
+  for (const timestamp of ['99999999998.000002', '1000000000.5', '99999999998.000001', '999999999.5', '99999999998.000003']) {
+    await server.post({ site, log_message: timestamp, timestamp });
+  }
+  await seen.untilShown('999999999.5', '1000000000.5', '99999999998.000001', '99999999998.000002', '99999999998.000003');
+});
