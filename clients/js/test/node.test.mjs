@@ -101,15 +101,17 @@ test('The history is asked for only once the socket is open', async (t) => {
 
 test('A live message waits for the older ones of a catch-up', async (t) => {
   const server = await Server.start(t);
+  const proxy = await Proxy.start(t, server);
   const site = newSite();
   await server.post({ site, log_message: 'before' });
-  let answer;
-  const mayAnswer = new Promise((resolve) => { answer = resolve; });
+  let answer, mayAnswer;
+  const holdBack = () => { mayAnswer = new Promise((resolve) => { answer = resolve; }); };
+  holdBack();
   const slow = async (...request) => {
     await mayAnswer;
     return fetch(...request);
   };
-  const seen = watch(t, server.url, { sites: site }, { fetch: slow });
+  const seen = watch(t, proxy.url, { sites: site }, { fetch: slow });
   await until(() => seen.state?.state === 'catching up');
   await server.post({ site, log_message: 'live' });
   await sleep(200);
@@ -120,6 +122,17 @@ test('A live message waits for the older ones of a catch-up', async (t) => {
   assert.deepEqual(seen.states.slice(-2).map(({ state, complete }) => [state, complete]), [
     ['catching up', false], ['live', true],
   ]);
+
+  // Also after a loss of the connection.
+  holdBack();
+  proxy.cut();
+  await until(() => seen.state.state === 'catching up');
+  assert.equal(seen.state.complete, false);
+  await server.post({ site, log_message: 'live again' });
+  await sleep(200);
+  assert.equal(seen.calls, 1);
+  answer();
+  await seen.untilShown('before', 'live', 'live again');
 });
 
 test('If the history does not come, live messages are shown after a while, and the state says what is missing', async (t) => {

@@ -44,16 +44,17 @@ test('The page of before loses what is sent while it is away, and the changed on
   proxy.isRefusing = true;
   proxy.cut();
   await server.post({ site, log_message: 'missed' });
+  await server.post({ site, log_message: 'missed, by a slow clock', timestamp: now() - 50 });
   proxy.isRefusing = false;
   const texts = (page) => page.logs.map(({ message }) => message);
-  await until(() => texts(pages[1]).length === 2);
+  await until(() => texts(pages[1]).length === 3);
   await until(() => pages[0].socket.readyState === WebSocket.OPEN);
   await server.post({ site, log_message: 'live' });
   await until(() => texts(pages[0]).includes('live') && texts(pages[1]).includes('live'));
   assert.deepEqual(texts(pages[0]), ['before', 'live']);
-  assert.deepEqual(texts(pages[1]), ['before', 'missed', 'live']);
+  assert.deepEqual(texts(pages[1]), ['before', 'missed, by a slow clock', 'missed', 'live']);
   // In the form of a frame.
-  const [, missed, live] = pages[1].logs;
+  const [, , missed, live] = pages[1].logs;
   assert.deepEqual(Object.keys(missed).sort(), ['id', 'log_level', 'message', 'site', 'timestamp']);
   assert.deepEqual(Object.keys(live).sort(), Object.keys(missed).sort());
   assert.match(missed.timestamp, /^\d+$/);
