@@ -124,7 +124,7 @@ pageTest('A page draws once for all messages that came together', async ({ serve
   assert.ok(calls <= 6, `${calls} calls`);
 });
 
-pageTest('All parts of a page share one connection, also when they change their site', async ({ server, proxy, page, site }) => {
+pageTest('All parts of a page share one connection', async ({ server, proxy, page, site }) => {
   await server.post({ site, log_message: 'stored' });
   await watch(page, proxy.url, site);
   await page.evaluate(async ({ http, site }) => {
