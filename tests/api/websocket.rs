@@ -44,6 +44,31 @@ async fn a_handshake_without_a_proper_site_is_refused() {
 }
 
 #[tokio::test]
+async fn a_ping_is_answered_to_its_sender_alone() {
+    let deployment = Deployment::start().await;
+    let site = unique("tst");
+    let mut sender = deployment.connect(&site).await;
+    let mut other = deployment.connect(&site).await;
+    for ping in [
+        json!({"action": "ping"}),
+        json!({"site": "x", "action": "ping", "more": {"a": [1]}}),
+    ] {
+        sender.send(ping.to_string()).await;
+        assert_eq!(sender.next().await, json!({"action": "pong"}));
+    }
+    for wrong in [
+        r#"{"action": "PING"}"#,
+        r#"{"action": ["ping"]}"#,
+        r#""ping""#,
+    ] {
+        sender.send(wrong).await;
+        let text = error(&mut sender, "").await;
+        assert_eq!(text, "Unrecognized WebSocket action.");
+    }
+    deployment.no_frame_until_now(&site, &mut other).await;
+}
+
+#[tokio::test]
 async fn a_message_sent_over_the_socket_is_broadcast_and_gets_no_other_answer() {
     let deployment = Deployment::start().await;
     let site = unique("tst");

@@ -230,6 +230,17 @@ pub fn error_frame(sent: &[u8], text: &str) -> String {
     })
 }
 
+/// Whether a client's frame is `{"action": "ping"}`, with which it asks for a sign
+/// of life.
+pub fn is_ping(sent: &[u8]) -> bool {
+    #[derive(Deserialize)]
+    struct Action<'a> {
+        #[serde(borrow)]
+        action: std::borrow::Cow<'a, str>,
+    }
+    serde_json::from_slice(sent).is_ok_and(|Action { action }| action == "ping")
+}
+
 /// The publisher's key in the body of a newlog request, its field `key`.
 /// `None` if there is no such string.
 pub(crate) fn key(body: &[u8]) -> Option<String> {
