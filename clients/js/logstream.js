@@ -42,7 +42,7 @@ export class Logstream {
   #retry; // a timer
   #ticks; // a timer
   #ticked; // when it last fired
-  #isModern; // whether the server knows `subscribe` and `ping`
+  #isModern; // whether the server knows `subscribe`; undefined until it was asked
   #isUpdating = false;
   #queue = [];
 
@@ -195,11 +195,11 @@ export class Logstream {
     }
     if (typeof frame !== 'object' || frame === null) frame = { message: String(data), log_level: 'info' };
     if (frame.id === undefined && typeof frame.action === 'string') {
-      this.#isModern = true;
       const action = frame.action === 'pong' ? 'ping' : 'subscribe';
+      if (action === 'subscribe') this.#isModern = true;
       this.#answered(connection, connection.asked.findIndex((asked) => asked.action === action), true);
     } else if (frame.id === undefined && frame.message === UNRECOGNIZED && connection.asked.length > 0) {
-      this.#isModern = false;
+      if (connection.asked[0].action === 'subscribe') this.#isModern = false;
       this.#answered(connection, 0, false);
     } else {
       for (const watch of this.#watches) watch.take(frame, true);

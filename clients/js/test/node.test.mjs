@@ -6,7 +6,7 @@ import { test } from 'node:test';
 import WebSocket from 'ws';
 
 import { Logstream } from '../logstream.js';
-import { assertShown, assertSorted, isModern, newSite, now, Proxy, send, Server, sleep, storm, until } from './support.mjs';
+import { assertShown, assertSorted, knowsSubscribe, newSite, now, Proxy, send, Server, sleep, storm, until } from './support.mjs';
 
 const QUICK = { WebSocket, backoff: [0.005, 0.05] };
 
@@ -392,7 +392,7 @@ test('A frame without an id is shown each time, where it appeared', async (t) =>
 
 test('A change of the site needs no new connection', async (t) => {
   const server = await Server.start(t);
-  const modern = await isModern(server);
+  const isKnown = await knowsSubscribe(server);
   const proxy = await Proxy.start(t, server);
   const [first, second] = [newSite(), newSite()];
   await server.post({ site: second, log_message: 'earlier' });
@@ -406,12 +406,12 @@ test('A change of the site needs no new connection', async (t) => {
   }
   await seen.untilShown('earlier', 'live 0', 'live 2');
   // A server that does not know `subscribe` is asked once, and then gets new ones.
-  assert.equal(proxy.sockets, modern ? 1 : 4);
+  assert.equal(proxy.sockets, isKnown ? 1 : 4);
 });
 
 test('Several sites come over one connection, in one list, and can be changed', async (t) => {
   const server = await Server.start(t);
-  if (!await isModern(server)) return t.skip('this server takes one site for each connection');
+  if (!await knowsSubscribe(server)) return t.skip('this server takes one site for each connection');
   const proxy = await Proxy.start(t, server);
   const sites = [newSite(), newSite(), newSite()];
   const start = now() - 100;

@@ -82,14 +82,14 @@ export class Server {
   }
 }
 
-// Whether the server knows `subscribe` and `ping`.
-export async function isModern(server) {
+// Whether the server knows `subscribe`, and so several sites on a connection.
+export async function knowsSubscribe(server) {
   const socket = new WebSocket(`${server.url.replace('http', 'ws')}?site=${newSite()}`);
   await once(socket, 'open');
-  socket.send('{"action":"ping"}');
+  socket.send(JSON.stringify({ action: 'subscribe', site: [newSite()] }));
   const [data] = await once(socket, 'message');
   socket.close();
-  return JSON.parse(data).action === 'pong';
+  return JSON.parse(data).action === 'subscribed';
 }
 
 // Stands between a client and a server, and cuts.
