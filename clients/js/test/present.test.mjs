@@ -1,6 +1,7 @@
 // The page of before, and the same page with one line changed.
 
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
 import { readFile, writeFile } from 'node:fs/promises';
 import { test } from 'node:test';
 
@@ -41,10 +42,17 @@ test('The page of before loses what is sent while it is away, and the changed on
     await open(t, Page, proxy.url, site, quick),
     await open(t, await after(), proxy.url, site, OPTIONS),
   ];
+  // Not through the proxy: it tells when what is missed has been sent to all.
+  const witness = new WebSocket(`${server.url.replace('http', 'ws')}?site=${site}`);
+  await once(witness, 'open');
+  let sent = 0;
+  witness.on('message', () => { sent += 1; });
   proxy.isRefusing = true;
   proxy.cut();
   await server.post({ site, log_message: 'missed' });
   await server.post({ site, log_message: 'missed, by a slow clock', timestamp: now() - 50 });
+  await until(() => sent === 2);
+  witness.close();
   proxy.isRefusing = false;
   const texts = (page) => page.logs.map(({ message }) => message);
   await until(() => texts(pages[1]).length === 3);
