@@ -16,6 +16,7 @@ mod api {
     mod online_users;
     mod openapi;
     mod recent_logs;
+    mod subscribe;
     mod vectors;
     mod websocket;
 }

@@ -23,7 +23,7 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 /// A deployment under test.
 pub struct Deployment {
     http: String,
-    websocket: String,
+    pub websocket: String,
     client: reqwest::Client,
     /// The server, if the test started one.
     _server: Option<Server>,
@@ -138,7 +138,11 @@ impl Deployment {
 
     pub async fn try_connect(&self, query: &[(&str, &str)]) -> Result<Client, Error> {
         let url = reqwest::Url::parse_with_params(&self.websocket, query).unwrap();
-        let connected = timeout(PATIENCE, connect_async(url.as_str()))
+        self.connect_to(url.as_str()).await
+    }
+
+    pub async fn connect_to(&self, url: &str) -> Result<Client, Error> {
+        let connected = timeout(PATIENCE, connect_async(url))
             .await
             .expect("a handshake in time");
         Ok(Client {

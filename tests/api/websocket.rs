@@ -9,7 +9,7 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 use crate::support::{Client, Deployment, now, unique};
 
 /// The next frame, which must be an error frame for this site.
-async fn error(client: &mut Client, site: &str) -> String {
+pub async fn error(client: &mut Client, site: &str) -> String {
     let frame = client.next().await;
     let fields = frame.as_object().unwrap();
     assert_eq!(fields.len(), 4, "no id: {frame}");

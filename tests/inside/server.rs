@@ -306,9 +306,9 @@ async fn windows_1252_is_read_even_as_json() {
 }
 
 #[tokio::test]
-async fn a_handshake_with_two_sites_is_refused_with_400_as_http_does() {
+async fn a_handshake_without_a_site_is_refused_with_400_as_http_does() {
     let deployment = Deployment::of(server().await);
-    let query = [("site", "a"), ("site", "b")];
+    let query = [("user", "bob")];
     let Err(Error::Http(refusal)) = deployment.try_connect(&query).await else {
         panic!("not refused");
     };

@@ -1,9 +1,10 @@
 //! What is stored: the rows of both tables.
 
+use aws_sdk_dynamodb::types::AttributeValue;
 use futures_util::future::join_all;
 use local::{CONNECTIONS_TABLE, MESSAGES_TABLE};
 use logstream_core::message::{Level, Message};
-use logstream_core::{Connections, Messages, SortKey};
+use logstream_core::{Connections, Messages, SortKey, Subscription};
 use serde_json::{Value, json};
 
 use super::deployment_and_tables;
@@ -39,7 +40,10 @@ async fn a_connections_row_has_the_attributes_of_the_contract_and_outlives_the_c
     let (deployment, tables) = deployment_and_tables().await;
     let earliest = now() + 7800;
     let _client = deployment.connect("tst").await;
-    let row = tables.rows(CONNECTIONS_TABLE).await.remove(0);
+    let rows = tables.rows(CONNECTIONS_TABLE).await.into_iter();
+    let (mut own, mut rows): (Vec<_>, Vec<_>) = rows.partition(|row| row.contains_key("Sites"));
+    assert_eq!([own.len(), rows.len()], [1, 1]);
+    let (own, row) = (own.remove(0), rows.remove(0));
     assert_eq!(row.len(), 4);
     assert_eq!(row["site"].as_s().unwrap(), "tst");
     let started = row["ConnectionStartedUTC"].as_s().unwrap();
@@ -54,6 +58,16 @@ async fn a_connections_row_has_the_attributes_of_the_contract_and_outlives_the_c
     let id = row["ConnectionID"].as_s().unwrap();
     assert_eq!(id.len(), 16);
     assert!(id.ends_with('='), "{id}");
+
+    // Beside it, the connection's own row.
+    assert_eq!(own["site"], row["ConnectionID"]);
+    assert_eq!(own["Sites"], AttributeValue::L(vec![s("tst")]));
+    let chosen_at: u64 = own["ChosenAt"].as_n().unwrap().parse().unwrap();
+    assert!(chosen_at.abs_diff(now() * 1000) < 60_000, "{chosen_at}");
+    for name in ["ConnectionID", "ConnectionStartedUTC", "ExpiresAt"] {
+        assert_eq!(own[name], row[name]);
+    }
+    assert_eq!(own.len(), 6);
 }
 
 #[tokio::test]
@@ -246,6 +260,60 @@ async fn disconnecting_removes_every_row_of_the_connection_and_no_other() {
     }
 }
 
+/// All messages of a site.
+fn to_site(site: &str) -> Subscription {
+    Subscription {
+        sites: vec![site.to_owned()],
+        level: Level::Debug,
+        is_userstatus: false,
+    }
+}
+
+// API Gateway may hand over two frames of a client in any order.
+#[tokio::test]
+async fn of_two_subscriptions_the_one_that_was_sent_later_holds() {
+    let server = server().await;
+    let tables = Tables::of(&server);
+    let connections = Connections::new(&server.database(), CONNECTIONS_TABLE.to_owned());
+    connections.add("c=", &to_site("first"), 1).await.unwrap();
+    let later = to_site("later");
+    assert_eq!(connections.change("c=", &later, 3).await.unwrap(), later);
+    let earlier = connections.change("c=", &to_site("earlier"), 2).await;
+    assert_eq!(earlier.unwrap(), later);
+    let rows = tables.rows(CONNECTIONS_TABLE).await;
+    let mut sites: Vec<_> = rows.iter().map(|row| row["site"].as_s().unwrap()).collect();
+    sites.sort();
+    assert_eq!(sites, ["c=", "later"]);
+
+    // Many at once.
+    let names: Vec<_> = (0..8).map(|site| format!("site{site}")).collect();
+    let changes = names.iter().map(|name| async {
+        let (subscription, at) = (to_site(name), 4);
+        eventually("the change is made", async || {
+            connections.change("c=", &subscription, at).await.is_ok()
+        })
+        .await;
+    });
+    join_all(changes).await;
+    let rows = tables.rows(CONNECTIONS_TABLE).await;
+    assert_eq!(rows.len(), 2, "{rows:?}");
+    let own = rows.iter().find(|row| row.contains_key("Sites")).unwrap();
+    let other = rows.iter().find(|row| !row.contains_key("Sites")).unwrap();
+    assert_eq!(own["Sites"], AttributeValue::L(vec![other["site"].clone()]));
+}
+
+#[tokio::test]
+async fn a_subscription_that_comes_after_the_disconnect_leaves_no_row() {
+    let server = server().await;
+    let tables = Tables::of(&server);
+    let connections = Connections::new(&server.database(), CONNECTIONS_TABLE.to_owned());
+    connections.add("c=", &to_site("tst"), 1).await.unwrap();
+    connections.remove_all("c=").await.unwrap();
+    let refusal = connections.change("c=", &to_site("other"), 2).await;
+    assert!(matches!(refusal, Err(logstream_core::Error::Invalid(_))));
+    assert_eq!(tables.rows(CONNECTIONS_TABLE).await, []);
+}
+
 #[tokio::test]
 async fn the_next_message_removes_the_row_of_a_dead_client() {
     let server = server().await;
@@ -267,9 +335,9 @@ async fn a_delete_that_comes_late_leaves_the_row_of_a_later_attempt_of_connect()
     let server = server().await;
     let connections = Connections::new(&server.database(), CONNECTIONS_TABLE.to_owned());
     let row = async || connections.of_site("tst").await.unwrap().pop();
-    connections.add("tst", "c=").await.unwrap();
+    connections.add("c=", &to_site("tst"), 1).await.unwrap();
     let first = row().await.unwrap();
-    connections.add("tst", "c=").await.unwrap();
+    connections.add("c=", &to_site("tst"), 1).await.unwrap();
     let second = row().await.unwrap();
     assert!(first.started_at() < second.started_at());
 

@@ -127,6 +127,8 @@ struct Viewer {
     id: String,
     /// Until when a 410 may mean that it is not open yet.
     young_until: Instant,
+    /// Whether it gets its frames under the topic of today's frontend.
+    is_userstatus: bool,
     /// Which attempt of `$connect` its row is of, by site.
     started: BTreeMap<Arc<str>, String>,
     /// Places of its records in the batch, in stream order, without those that
@@ -241,9 +243,14 @@ impl FanOut {
                             })
                         });
                         let left = places.iter().skip(had.map_or(0, |had| had + 1));
+                        let left = left.filter(|place| {
+                            let record = self.records.get(**place);
+                            record.is_some_and(|record| record.level >= connection.level)
+                        });
                         let viewer = viewers.entry(key.0).or_insert_with_key(|id| Viewer {
                             id: id.clone(),
                             young_until,
+                            is_userstatus: connection.is_userstatus,
                             started: BTreeMap::new(),
                             records: Vec::new(),
                         });
@@ -260,6 +267,8 @@ impl FanOut {
             }
         }
         let mut viewers: Vec<_> = viewers.into_values().collect();
+        // Those whose level is above all of the batch.
+        viewers.retain(|viewer| !viewer.records.is_empty());
         for viewer in &mut viewers {
             // A connection that watches several sites gets their messages in
             // the order of the stream.
@@ -512,7 +521,9 @@ impl<'a> Attempts<'a> {
                 .retried
                 .fetch_add(u64::from(is_retry), Ordering::Relaxed);
             let started = Instant::now();
-            let outcome = self.post(record.frame.clone(), failed_for).await;
+            let outcome = self
+                .post(record.frame(self.viewer.is_userstatus), failed_for)
+                .await;
             pace.end(permit, outcome.as_ref());
             if outcome == Some(Outcome::Done) {
                 let took = micros(started.elapsed());

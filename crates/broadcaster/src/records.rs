@@ -1,13 +1,13 @@
 //! Reading the records of a batch.
 
 use std::collections::HashSet;
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, OnceLock};
 
 use aws_lambda_events::dynamodb::EventRecord;
 use aws_sdk_apigatewaymanagement::primitives::Blob;
-use logstream_core::message::MAX_FRAME_BYTES;
-use logstream_core::{SortKey, messages};
+use logstream_core::message::{MAX_FRAME_BYTES, to_userstatus};
+use logstream_core::{Level, SortKey, messages};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -26,13 +26,48 @@ pub struct Record {
     /// Shared by all records of the site.
     pub site: Arc<str>,
     pub sequence_number: String,
+    pub level: Level,
     /// When it was stored, if its row says so.
     pub stored_at: Option<SortKey>,
     /// When a viewer had it last, in microseconds since the batch began; 0 if
     /// none has it.
     pub delivered: AtomicU64,
     /// The frame, the same for every client.
-    pub frame: Blob,
+    frame: Blob,
+    /// The frame under the topic of today's frontend, once one needs it.
+    userstatus: OnceLock<Blob>,
+}
+
+impl Record {
+    pub fn new(
+        site: Arc<str>,
+        sequence_number: String,
+        level: Level,
+        stored_at: Option<SortKey>,
+        frame: String,
+    ) -> Self {
+        Self {
+            site,
+            sequence_number,
+            level,
+            stored_at,
+            delivered: AtomicU64::new(0),
+            frame: Blob::new(frame),
+            userstatus: OnceLock::new(),
+        }
+    }
+
+    /// The frame as a connection gets it. One that would be too large under its
+    /// topic comes as it is: today's frontend then finds the message in the
+    /// history.
+    pub fn frame(&self, is_userstatus: bool) -> Blob {
+        if !is_userstatus {
+            return self.frame.clone();
+        }
+        let under_topic = || to_userstatus(self.frame.as_ref()).map(Blob::new);
+        let made = || under_topic().unwrap_or_else(|| self.frame.clone());
+        self.userstatus.get_or_init(made).clone()
+    }
 }
 
 /// The new messages of a batch, in stream order. Anything but an INSERT is
@@ -68,6 +103,7 @@ fn read(record: Value, sites: &mut HashSet<Arc<str>>) -> Result<Record, &'static
     let stored_at = messages::stored_at(&row);
     let message = messages::from_item(&mut row).ok_or("its new image is not a message")?;
     let frame = message.to_frame();
+    let level = message.level;
     if frame.len() > MAX_FRAME_BYTES {
         return Err("its frame is larger than API Gateway's limit");
     }
@@ -79,11 +115,5 @@ fn read(record: Value, sites: &mut HashSet<Arc<str>>) -> Result<Record, &'static
             site
         }
     };
-    Ok(Record {
-        site,
-        sequence_number,
-        stored_at,
-        delivered: AtomicU64::new(0),
-        frame: Blob::new(frame),
-    })
+    Ok(Record::new(site, sequence_number, level, stored_at, frame))
 }

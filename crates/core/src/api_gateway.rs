@@ -10,11 +10,18 @@ use lambda_http::request::RequestContext;
 use lambda_http::{Body, Request, Response};
 use serde::Serialize;
 
+use crate::subscription::MAX_SITES;
 use crate::text::form_fields;
-use crate::{Error, message};
+use crate::{Error, Level, message};
 
-/// The most sites in one query string.
-pub const MAX_SITES: usize = 10;
+/// When the gateway got the request of an event of the WebSocket API, in Unix
+/// milliseconds; 0 for a request of the HTTP API.
+pub fn requested_at(request: &Request) -> i64 {
+    match request.extensions().get() {
+        Some(RequestContext::WebSocket(context)) => context.request_time_epoch,
+        _ => 0,
+    }
+}
 
 /// The id of the connection that an event of the WebSocket API belongs to;
 /// `None` for a request of the HTTP API.
@@ -33,8 +40,16 @@ pub struct Query(Vec<(String, String)>);
 
 impl Query {
     /// Decodes a request's query string (`application/x-www-form-urlencoded`).
+    /// A client that adds `?site=tst` to an address that has a query already
+    /// means `site`, not `?site`.
     pub fn of(request: &Request) -> Self {
-        Self(form_fields(request.uri().query().unwrap_or_default()).collect())
+        let mut fields: Vec<_> = form_fields(request.uri().query().unwrap_or_default()).collect();
+        for (name, _) in &mut fields {
+            if let Some(meant) = name.strip_prefix('?') {
+                *name = meant.to_owned();
+            }
+        }
+        Self(fields)
     }
 
     /// The value of a parameter; an empty one counts as missing.
@@ -95,6 +110,22 @@ impl Query {
             }
         }
         Ok(sites)
+    }
+
+    /// The parameter `level`, by any name of a level; the lowest if it is missing.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] when it is no level or given twice.
+    pub fn level(&self) -> Result<Level, Error> {
+        let Some(name) = self.get("level")? else {
+            return Ok(Level::Debug);
+        };
+        Level::from_name(name).ok_or_else(|| {
+            Error::Invalid(
+                "Query string param 'level' is not a level; expected debug, info, warning, error or critical."
+                    .to_owned(),
+            )
+        })
     }
 
     /// All parameters except the one named.

@@ -24,6 +24,7 @@ pub mod metrics;
 pub mod placement;
 pub mod publishers;
 pub mod sort_key;
+pub mod subscription;
 pub mod table;
 pub mod text;
 
@@ -35,3 +36,4 @@ pub use message::{Level, Message};
 pub use messages::Messages;
 pub use publishers::Publishers;
 pub use sort_key::SortKey;
+pub use subscription::Subscription;

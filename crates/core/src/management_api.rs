@@ -19,7 +19,7 @@ use crate::error::chain;
 /// address names the WebSocket API and its stage.
 const ENDPOINT_VARIABLE: &str = "AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI";
 
-/// How often a sender is tried to be told of its error.
+/// How often it is tried to answer a sender.
 const ANSWER_ATTEMPTS: usize = 3;
 
 /// The management API of one stage of the WebSocket API.
@@ -99,7 +99,7 @@ impl ManagementApi {
         )
     }
 
-    /// Tells one client what was wrong with its own frame. Best effort: three
+    /// Answers one client's own frame. Best effort: three
     /// attempts, then the failure is logged, unless the client is gone.
     pub async fn answer(&self, connection_id: &str, frame: String) {
         let frame = Blob::new(frame);
@@ -111,11 +111,7 @@ impl ManagementApi {
                 return;
             }
             let Some(wait) = waits.next() else {
-                tracing::error!(
-                    connection_id,
-                    ?outcome,
-                    "the sender could not be told of its error"
-                );
+                tracing::error!(connection_id, ?outcome, "the sender could not be answered");
                 return;
             };
             sleep(wait).await;

@@ -7,6 +7,7 @@ use serde::de::{Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
+use crate::subscription::USERSTATUS;
 use crate::text::{decode, form_fields};
 use crate::{Error, SortKey};
 
@@ -212,6 +213,34 @@ impl Message {
     }
 }
 
+/// A message's frame as today's frontend expects it, which has its messages from
+/// a general data stream: `{"site", "topic": "userstatus", "data": {"site",
+/// "message", "log_level", "timestamp"}}`. `None` if it would be larger than
+/// [`MAX_FRAME_BYTES`].
+pub fn to_userstatus(frame: &[u8]) -> Option<String> {
+    #[derive(Deserialize, Serialize)]
+    struct Data<'a> {
+        #[serde(borrow)]
+        site: &'a RawValue,
+        message: &'a RawValue,
+        log_level: &'a RawValue,
+        timestamp: &'a RawValue,
+    }
+    #[derive(Serialize)]
+    struct Envelope<'a> {
+        site: &'a RawValue,
+        topic: &'static str,
+        data: Data<'a>,
+    }
+    let data: Data = serde_json::from_slice(frame).ok()?;
+    let envelope = to_json(&Envelope {
+        site: data.site,
+        topic: USERSTATUS,
+        data,
+    });
+    (envelope.len() <= MAX_FRAME_BYTES).then_some(envelope)
+}
+
 /// The JSON of the frame that tells a client what was wrong with its own frame:
 /// `log_level` `error`, the current time, and no `id`, so that it is always
 /// shown. `site` is the one named in the client's frame, if any.
@@ -259,7 +288,7 @@ struct Frame<'a> {
     id: Option<String>,
 }
 
-fn to_json(value: &impl Serialize) -> String {
+pub(crate) fn to_json(value: &impl Serialize) -> String {
     // Serialising to a string can fail only for maps with non-string keys;
     // these types have none.
     serde_json::to_string(value).unwrap_or_default()
@@ -814,6 +843,18 @@ mod tests {
             message.to_recent_with_site(),
             r#"{"site":"tst","message":"<b>🔭\"","log_level":"info","timestamp":1604514063.987,"id":"1604514063.987000"}"#
         );
+    }
+
+    #[test]
+    fn todays_frontend_gets_a_frame_under_its_topic_unless_that_is_too_large() {
+        let frame = r#"{"site":"t\"st","message":"Dome \n","log_level":"info","timestamp":"7","id":"7.000000"}"#;
+        assert_eq!(
+            to_userstatus(frame.as_bytes()).unwrap(),
+            r#"{"site":"t\"st","topic":"userstatus","data":{"site":"t\"st","message":"Dome \n","log_level":"info","timestamp":"7"}}"#
+        );
+        let long = frame.replace("Dome", &"x".repeat(MAX_FRAME_BYTES - 100));
+        assert!(long.len() <= MAX_FRAME_BYTES);
+        assert_eq!(to_userstatus(long.as_bytes()), None);
     }
 
     #[test]

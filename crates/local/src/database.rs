@@ -241,12 +241,14 @@ fn call(
     match operation {
         "PutItem" => run(body, |request| tables.put_item(request)),
         "Query" => run(body, |request| tables.query(request)),
+        "GetItem" => run(body, |request| tables.get_item(request)),
         "DeleteItem" => run(body, |request| tables.delete_item(request)),
+        "BatchWriteItem" => run(body, |request| tables.batch_write_item(request)),
+        "TransactWriteItems" => run(body, |request| tables.transact_write_items(request)),
         "CreateTable" => run(body, |request| tables.create_table(request)),
         "UpdateTimeToLive" => run(body, |request| tables.update_time_to_live(request)),
         // The tests'.
         "Scan" => run(body, |request| tables.scan(request)),
-        "BatchWriteItem" => run(body, |request| tables.batch_write_item(request)),
         _ => Err(DynoxideError::ValidationException(format!(
             "{operation} is not served"
         ))),

@@ -47,6 +47,7 @@ pub enum Function {
     Connect,
     Disconnect,
     Default,
+    Subscribe,
     Newlog,
     RecentLogs,
     OnlineUsers,
@@ -114,6 +115,13 @@ async fn call(functions: &Functions, function: Function, event: &str) -> Result<
         }
         Function::Default => {
             request(|request| default::handle(management_api, request), event).await
+        }
+        Function::Subscribe => {
+            request(
+                |request| subscribe::handle(connections, management_api, request),
+                event,
+            )
+            .await
         }
         Function::Newlog => {
             request(

@@ -34,12 +34,14 @@ use crate::public_port::{Peer, Rest};
 use crate::sockets::{Details, Outbox};
 
 /// The routes of the WebSocket API: `$connect`, `$disconnect` and, for what
-/// clients send, `newlog` or `$default`, by `$request.body.action`.
-pub const ROUTES: [(&str, Function); 4] = [
+/// clients send, the others, by `$request.body.action`.
+pub const ROUTES: [(&str, Function); 6] = [
     ("$connect", Function::Connect),
     ("$disconnect", Function::Disconnect),
     ("$default", Function::Default),
     ("newlog", Function::Newlog),
+    ("subscribe", Function::Subscribe),
+    ("updatesubscribersite", Function::Subscribe),
 ];
 
 /// "Quotas for configuring and running a WebSocket API": 128 KB a message,

@@ -8,7 +8,7 @@ use lambda_http::http::{HeaderValue, StatusCode};
 use lambda_http::{Request, Response};
 use logstream_core::api_gateway::{Query, with_body};
 use logstream_core::sort_key::whole_seconds;
-use logstream_core::{Error, Level, Message, Messages, SortKey};
+use logstream_core::{Error, Message, Messages, SortKey};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 /// The most messages that a request may ask for.
@@ -52,8 +52,7 @@ async fn recent_logs(
         .map(parse_limit)
         .transpose()?
         .unwrap_or(usize::MAX);
-    let level = query.get("level")?.map(parse_level).transpose()?;
-    let level = level.unwrap_or(Level::Debug);
+    let level = query.level()?;
 
     let to_json = if sites.len() == 1 {
         Message::to_recent
@@ -118,15 +117,6 @@ fn parse_age(text: &str) -> Result<i64, Error> {
     SortKey::now().second_before(text).ok_or_else(|| {
         Error::Invalid(
             "Query string param 'max_age_seconds' is not a number of seconds; expected 0 or more."
-                .to_owned(),
-        )
-    })
-}
-
-fn parse_level(text: &str) -> Result<Level, Error> {
-    Level::from_name(text).ok_or_else(|| {
-        Error::Invalid(
-            "Query string param 'level' is not a level; expected debug, info, warning, error or critical."
                 .to_owned(),
         )
     })

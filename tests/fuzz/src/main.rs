@@ -93,7 +93,7 @@ impl World {
     fn call(&self, function: u8, event: &str) -> Option<u64> {
         let (connections, messages, management_api) =
             (&self.connections, &self.messages, &self.management_api);
-        let answer = match function % 6 {
+        let answer = match function % 7 {
             0 => self.run(
                 |request| newlog::handle(messages, management_api, &self.publishers, request),
                 event,
@@ -101,7 +101,11 @@ impl World {
             1 => self.run(|request| default::handle(management_api, request), event),
             2 => self.run(|request| connect::handle(connections, request), event),
             3 => self.run(|request| disconnect::handle(connections, request), event),
-            4 => self.run(|request| recent_logs::handle(messages, request), event),
+            4 => self.run(
+                |request| subscribe::handle(connections, management_api, request),
+                event,
+            ),
+            5 => self.run(|request| recent_logs::handle(messages, request), event),
             _ => self.run(|request| online_users::handle(connections, request), event),
         };
         let answer: Value = serde_json::from_str(&answer?).expect("JSON");
@@ -240,7 +244,7 @@ fn request(world: &World, data: &[u8]) {
     event["body"] = json!(written);
     event["isBase64Encoded"] = json!(is_base64);
     let status = world.call(*function, &event.to_string()).expect("an event");
-    if function % 6 == 0 && is_base64 {
+    if function % 7 == 0 && is_base64 {
         let is_read = if is_websocket {
             read(body).is_ok()
         } else {

@@ -14,6 +14,7 @@ use aws_smithy_runtime_api::client::http::{
 use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_types::body::SdkBody;
+use logstream_core::Level;
 use logstream_core::config;
 use serde_json::{Value, json};
 use time::macros::format_description;
@@ -244,12 +245,9 @@ impl Stage {
     }
 
     async fn broadcast_of(&self, messages: &[(&str, usize)]) -> (BTreeSet<String>, Duration) {
-        let records = messages.iter().map(|(site, number)| Record {
-            site: (*site).into(),
-            sequence_number: format!("{number:04}"),
-            stored_at: None,
-            delivered: AtomicU64::new(0),
-            frame: Blob::new(format!("{number:04}")),
+        let records = messages.iter().map(|(site, number)| {
+            let number = format!("{number:04}");
+            Record::new((*site).into(), number.clone(), Level::Info, None, number)
         });
         let started = Instant::now();
         let end = started + Duration::from_secs(25);

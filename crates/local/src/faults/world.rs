@@ -392,7 +392,9 @@ impl World {
             return;
         };
         let mut state = self.lock();
-        if let Some(started) = call["Item"]["ConnectionStartedUTC"]["S"].as_str() {
+        let writes = &call["RequestItems"][CONNECTIONS_TABLE];
+        let row = &writes[0]["PutRequest"]["Item"];
+        if let Some(started) = row["ConnectionStartedUTC"]["S"].as_str() {
             state.attempts.insert(started.to_owned(), Instant::now());
         }
         let shown = call.pointer_mut("/ExpressionAttributeValues/:started/S");
