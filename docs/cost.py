@@ -30,7 +30,7 @@ ALARM_METRIC = 0.10  # a month, for each metric of an alarm
 METRIC = 0.30  # a month
 
 # What a stage has, busy or not.
-ALARM_METRICS = 19
+ALARM_METRICS = 20
 METRICS = 13  # written by the functions and the canary, besides LoggedErrors
 CANARY_CALLS = 8_640  # a month: every 5 min, each with a message of its own
 CANARY_SECONDS = 1.0
@@ -101,8 +101,9 @@ def viewer_hour():
 
 def reconnect():
     """A connect, a disconnect, and a recent-logs that finds nothing."""
-    # A row is written and deleted, in the table and in its index.
-    rows = 4 * WRITE_UNIT + READ_UNIT
+    # The site's row and the connection's own are written and deleted, in the
+    # table and in its index.
+    rows = 8 * WRITE_UNIT + READ_UNIT
     calls = 3 * CALL + gb_seconds("connect", "disconnect", "recent-logs") * GB_SECOND
     return rows + calls + HTTP_REQUEST + (3 * CALL_LOG_BYTES + ACCESS_LOG_BYTES) / GB * LOGGED_GB
 
@@ -163,7 +164,7 @@ def text():
 | stages | | those that are deployed | alarms on {ALARM_METRICS} metrics {ALARM_METRICS * ALARM_METRIC:.2f}; {METRICS + 1} metrics {(METRICS + 1) * METRIC:.2f}; the canary's {CANARY_CALLS:,} calls and messages {canary():.2f} |
 | M | million messages | each once | HTTP request {part["request"]:.2f}; two calls of functions {part["calls"]:.2f} and their {gb_seconds("newlog", "broadcaster") * MILLION:,.0f} GB-s {part["time"]:.2f}; write {part["write"]:.2f}; read of the connections {part["connections"]:.2f}; {part["log"] / LOGGED_GB:.1f} GB of logs {part["log"]:.2f}; kept for a week {part["stored"]:.2f} |
 | F | million frames | each message × the viewers of its site | WebSocket message {WEBSOCKET_MESSAGE * MILLION:.2f} (for each 32 KB); transfer {MESSAGE_BYTES / GB * SENT_GB * MILLION:.2f} |
-| K | thousand hours | of each connected viewer | connection minutes {60_000 * CONNECTION_MINUTE:.3f}; {RECONNECTS_AN_HOUR} reconnects an hour {again:.3f}: a row and its index written and deleted, three calls, `recent-logs`, their logs |
+| K | thousand hours | of each connected viewer | connection minutes {60_000 * CONNECTION_MINUTE:.3f}; {RECONNECTS_AN_HOUR} reconnects an hour {again:.3f}: two rows and their index written and deleted, three calls, `recent-logs`, their logs |
 | H | million messages of history | each message that a `recent-logs` answers with | read {MESSAGE_BYTES / 4096 * READ_UNIT * MILLION:.3f}; transfer {MESSAGE_BYTES / GB * SENT_GB * MILLION:.3f} |
 
 Assumed: a message has {MESSAGE_BYTES} bytes, as a frame and in the history; on average newlog takes {SECONDS["newlog"] * 1000:.0f} ms ({MEMORY_MB["newlog"]:,} MB, arm64) and a broadcast {SECONDS["broadcaster"] * 1000:.0f} ms ({MEMORY_MB["broadcaster"]:,} MB), and each message is broadcast by itself; a viewer reconnects {RECONNECTS_AN_HOUR} times an hour, because the gateway closes a connection after 10 min without a frame, and fetches a day's messages of its site each time.

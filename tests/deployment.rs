@@ -127,9 +127,11 @@ async fn calls() -> BTreeMap<&'static str, BTreeSet<String>> {
 
     let messages = &functions.messages;
     let handler = |request| recent_logs::handle(messages, request);
-    let event =
+    let query_event =
         json!({"rawQueryString": "site=tst", "requestContext": {"http": {"method": "GET"}}});
-    let found = lambda::call(handler, &event.to_string()).await.unwrap();
+    let found = lambda::call(handler, &query_event.to_string())
+        .await
+        .unwrap();
     assert!(found.contains("log_level"), "{found}");
     functions.note("recent-logs");
 
@@ -139,9 +141,25 @@ async fn calls() -> BTreeMap<&'static str, BTreeSet<String>> {
         .unwrap();
     functions.note("connect");
 
+    // Its rows are written, and one is deleted.
+    let (connections, management_api) = (&functions.connections, &functions.management_api);
+    let handler = |request| subscribe::handle(connections, management_api, request);
+    let body = json!({"action": "subscribe", "site": ["other"]});
+    let event = websocket_event("subscribe", &body.to_string());
+    lambda::call(handler, &event).await.unwrap();
+    functions.note("subscribe");
+
+    let handler = |request| connect::handle(&functions.connections, request);
+    lambda::call(handler, &websocket_event("$connect", ""))
+        .await
+        .unwrap();
+    functions.note("connect");
+
     let connections = &functions.connections;
     let handler = |request| online_users::handle(connections, request);
-    let found = lambda::call(handler, &event.to_string()).await.unwrap();
+    let found = lambda::call(handler, &query_event.to_string())
+        .await
+        .unwrap();
     assert!(found.contains("ConnectionID"), "{found}");
     functions.note("online-users");
 

@@ -27,7 +27,13 @@ FUNCTIONS = {
     if resource["Type"] == "AWS::Serverless::Function" and "Binary" in resource["Metadata"].get("BuildProperties", {})
 }
 HTTP = {"newlog": "POST", "recent-logs": "GET", "online-users": "GET"}
-WEBSOCKET = {"connect": "$connect", "disconnect": "$disconnect", "default": "$default", "newlog": "newlog"}
+WEBSOCKET = {
+    "connect": "$connect",
+    "disconnect": "$disconnect",
+    "default": "$default",
+    "newlog": "newlog",
+    "subscribe": "subscribe",
+}
 VALUES = {
     "MESSAGES_TABLE": "photonranch-logstream-messages-dev",
     "CONNECTIONS_TABLE": "photonranch-logstream-websocket-connections-dev",

@@ -148,7 +148,7 @@ class Routes(unittest.TestCase):
             route: resources[target["FunctionArn"]["Fn::GetAtt"][0]] for route, target in api["Routes"].items()
         }
         self.assertEqual(deployed, local)
-        self.assertEqual(len(local), 4)
+        self.assertEqual(len(local), 6)
         self.assertEqual(api["RouteSelectionExpression"], "$request.body.action")
 
     def test_cors_survives_the_transform(self):

@@ -10,6 +10,7 @@ use aws_smithy_runtime_api::client::http::{
 use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use local::Server;
+use serde_json::Value;
 
 /// The calls to a server's database since the last [`Self::take`].
 #[derive(Clone, Debug, Default)]
@@ -59,7 +60,19 @@ impl HttpConnector for Recording<SharedHttpConnector> {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
         let target = request.headers().get("x-amz-target").unwrap();
         let operation = target.rsplit('.').next().unwrap().to_owned();
-        self.calls.calls.lock().unwrap().push(operation);
+        let mut calls = self.calls.calls.lock().unwrap();
+        if operation == "TransactWriteItems" {
+            // Its parts, which are what a role must allow.
+            let body = request.body().bytes().unwrap();
+            let body: Value = serde_json::from_slice(body).unwrap();
+            for part in body["TransactItems"].as_array().unwrap() {
+                let verbs = part.as_object().unwrap().keys();
+                calls.extend(verbs.map(|verb| format!("{verb}Item")));
+            }
+        } else {
+            calls.push(operation);
+        }
+        drop(calls);
         self.client.call(request)
     }
 }

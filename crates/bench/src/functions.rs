@@ -42,7 +42,7 @@ pub const WORKS: [Work; 6] = [
             let query = json!({"site": "connect"});
             events::websocket("$connect", "CONNECT", &format!("c{number}="), &query, None)
         },
-        operation: Some("PutItem"),
+        operation: Some("BatchWriteItem"),
         warm_calls: 500,
     },
     Work {
@@ -333,9 +333,17 @@ fn unique(body: &str, run: u32) -> String {
     let Ok(mut put) = serde_json::from_str::<serde_json::Value>(body) else {
         return body.to_owned();
     };
+    let row = |number: usize, name: &str| {
+        let table = local::CONNECTIONS_TABLE;
+        format!("/RequestItems/{table}/{number}/PutRequest/Item/{name}/S")
+    };
+    let id = format!("{run}-$N");
     for (pointer, value) in [
         ("/Item/timestamp/N", format!("{}.$N", 1_700_000_000 + run)),
-        ("/Item/ConnectionID/S", format!("{run}-$N")),
+        // The row of the site, and the connection's own.
+        (&row(0, "ConnectionID"), id.clone()),
+        (&row(1, "ConnectionID"), id.clone()),
+        (&row(1, "site"), id),
     ] {
         if let Some(key) = put.pointer_mut(pointer) {
             *key = value.into();
