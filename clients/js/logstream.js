@@ -4,7 +4,6 @@
 // README.md beside this file has examples, logstream.d.ts every option.
 
 const LEVELS = ['debug', 'info', 'warning', 'error', 'critical'];
-const UNRECOGNIZED = 'Unrecognized WebSocket action.';
 
 const DEFAULTS = { // seconds
   backoff: [1, 30],
@@ -42,7 +41,6 @@ export class Logstream {
   #retry; // a timer
   #ticks; // a timer
   #ticked; // when it last fired
-  #isModern; // whether the server knows `subscribe`; undefined until it was asked
   #isUpdating = false;
   #queue = [];
 
@@ -97,17 +95,11 @@ export class Logstream {
     const connection = this.#current;
     if (!connection) {
       if (!this.#next && !this.#retry) this.#open();
-      // An older server could not be asked later.
-      else if (this.#next && this.#isModern === false && !covers(this.#next.filter, filter)) this.#open();
       return;
     }
-    if (!covers(connection.filter, filter)) {
-      if (this.#isModern === false) {
-        if (!this.#next || !covers(this.#next.filter, filter)) this.#open();
-      } else if (!connection.asked.some(({ action }) => action === 'subscribe')) {
-        // One after the other: the server may answer two in any order.
-        this.#ask(connection, 'subscribe', filter);
-      }
+    // One after the other: the server may answer two in any order.
+    if (!covers(connection.filter, filter) && !connection.asked.some(({ action }) => action === 'subscribe')) {
+      this.#ask(connection, 'subscribe', filter);
     }
     for (const watch of this.#watches) {
       if (covers(connection.filter, watch)) watch.catchUp(connection.epoch);
@@ -195,25 +187,19 @@ export class Logstream {
     }
     if (typeof frame !== 'object' || frame === null) frame = { message: String(data), log_level: 'info' };
     if (frame.id === undefined && typeof frame.action === 'string') {
-      const action = frame.action === 'pong' ? 'ping' : 'subscribe';
-      if (action === 'subscribe') this.#isModern = true;
-      this.#answered(connection, connection.asked.findIndex((asked) => asked.action === action), true);
-    } else if (frame.id === undefined && frame.message === UNRECOGNIZED && connection.asked.length > 0) {
-      if (connection.asked[0].action === 'subscribe') this.#isModern = false;
-      this.#answered(connection, 0, false);
+      this.#answered(connection, frame.action === 'pong' ? 'ping' : 'subscribe');
     } else {
       for (const watch of this.#watches) watch.take(frame, true);
     }
   }
 
-  #answered(connection, at, isDone) {
+  #answered(connection, action) {
+    const at = connection.asked.findIndex((asked) => asked.action === action);
     const [asked] = at < 0 ? [] : connection.asked.splice(at, 1);
     if (asked?.action !== 'subscribe' || connection !== this.#current) return;
-    if (isDone) {
-      connection.filter = asked.filter;
-      // All catch up: nothing says that no frame was missed in the change.
-      connection.epoch = {};
-    }
+    connection.filter = asked.filter;
+    // All catch up: nothing says that no frame was missed in the change.
+    connection.epoch = {};
     this.#update();
   }
 

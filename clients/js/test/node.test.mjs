@@ -6,7 +6,7 @@ import { test } from 'node:test';
 import WebSocket from 'ws';
 
 import { Logstream } from '../logstream.js';
-import { assertShown, assertSorted, knowsSubscribe, newSite, now, Proxy, send, Server, sleep, storm, until } from './support.mjs';
+import { assertShown, assertSorted, newSite, now, Proxy, send, Server, sleep, storm, until } from './support.mjs';
 
 const QUICK = { WebSocket, backoff: [0.005, 0.05] };
 
@@ -392,7 +392,6 @@ test('A frame without an id is shown each time, where it appeared', async (t) =>
 
 test('A change of the site needs no new connection', async (t) => {
   const server = await Server.start(t);
-  const isKnown = await knowsSubscribe(server);
   const proxy = await Proxy.start(t, server);
   const [first, second] = [newSite(), newSite()];
   await server.post({ site: second, log_message: 'earlier' });
@@ -405,13 +404,11 @@ test('A change of the site needs no new connection', async (t) => {
     await until(() => seen.texts().at(-1) === `live ${round}`, () => JSON.stringify(seen.texts()));
   }
   await seen.untilShown('earlier', 'live 0', 'live 2');
-  // A server that does not know `subscribe` is asked once, and then gets new ones.
-  assert.equal(proxy.sockets, isKnown ? 1 : 4);
+  assert.equal(proxy.sockets, 1);
 });
 
 test('Several sites come over one connection, in one list, and can be changed', async (t) => {
   const server = await Server.start(t);
-  if (!await knowsSubscribe(server)) return t.skip('this server takes one site for each connection');
   const proxy = await Proxy.start(t, server);
   const sites = [newSite(), newSite(), newSite()];
   const start = now() - 100;

@@ -82,16 +82,6 @@ export class Server {
   }
 }
 
-// Whether the server knows `subscribe`, and so several sites on a connection.
-export async function knowsSubscribe(server) {
-  const socket = new WebSocket(`${server.url.replace('http', 'ws')}?site=${newSite()}`);
-  await once(socket, 'open');
-  socket.send(JSON.stringify({ action: 'subscribe', site: [newSite()] }));
-  const [data] = await once(socket, 'message');
-  socket.close();
-  return JSON.parse(data).action === 'subscribed';
-}
-
 // Stands between a client and a server, and cuts.
 export class Proxy {
   cuts = 0; // those that met an open WebSocket or a request
