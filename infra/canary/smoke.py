@@ -188,6 +188,7 @@ class Smoke:
             ("a message without a text is a 400 that says so", self.bad_message),
             ("pages of other origins may call the API", self.cors),
             ("an unknown action is answered with an error frame", self.error_frame),
+            ("the viewer can watch another site too", self.subscribe),
             ("after the disconnect onlineusers is empty", self.disconnect),
         ]
 
@@ -314,6 +315,17 @@ class Smoke:
         frame = json.loads(viewer.message(time.monotonic() + PATIENCE))
         is_error = frame.get("log_level") == "error" and "id" not in frame
         expect(is_error and frame.get("message") == "Unrecognized WebSocket action.", f"the frame is {frame}")
+
+    def subscribe(self):
+        viewer = self.open_viewer()
+        sites = [self.site, f"{self.site}-2"]
+        viewer.send(json.dumps({"action": "subscribe", "site": sites}).encode())
+        deadline = time.monotonic() + PATIENCE
+        frame = {"id": True}
+        # Others may send to a site that is known.
+        while "id" in frame:
+            frame = json.loads(viewer.message(deadline))
+        expect(frame == {"action": "subscribed", "site": sites, "level": "debug"}, f"the answer is {frame}")
 
     def disconnect(self):
         self.open_viewer().close()
