@@ -103,10 +103,15 @@ class Server:
         return [message["message"] for message in self.history(site)]
 
 
+def unless(gate: threading.Event) -> Callable[[int, dict[str, Any]], Any]:
+    """A plan that answers 503 until the gate is open."""
+    return lambda number, body: None if gate.is_set() else 503
+
+
 class Proxy:
     """Forwards to a server, except for what its plan says about a request.
 
-    The plan is called with the request's number, from 0, and its body:
+    The plan is called with the request's number, from 0, and its first message:
 
         None             forward it
         a number         answer with this status; with headers, if it is a pair
@@ -117,11 +122,15 @@ class Proxy:
 
     def __init__(self, server: Server, plan: Callable[[int, dict[str, Any]], Any] = lambda number, body: None) -> None:
         self.plan = plan
-        # Of each request its time and message; of each connection nothing but the number.
+        # Of each message its time and itself; of each connection and each request
+        # nothing but the number.
         self.requests: list[dict[str, Any]] = []
         self.times: list[float] = []
         self.headers: list[Any] = []
         self.connections = 0
+        self.posts = 0
+        # The texts that went on to the server.
+        self.forwarded: list[str] = []
         self._busy = 0
         self.is_closing = threading.Event()
         self._lock = threading.Lock()
@@ -151,12 +160,14 @@ class Proxy:
             def forward(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 message = json.loads(body)
+                messages = message if isinstance(message, list) else [message]
                 with proxy._lock:
-                    number = len(proxy.requests)
-                    proxy.requests.append(message)
-                    proxy.times.append(time.monotonic())
-                    proxy.headers.append(self.headers)
-                what = proxy.plan(number, message)
+                    number = proxy.posts
+                    proxy.requests += messages
+                    proxy.posts += 1
+                    proxy.times += [time.monotonic()] * len(messages)
+                    proxy.headers += [self.headers] * len(messages)
+                what = proxy.plan(number, messages[0])
                 if isinstance(what, float):
                     proxy.is_closing.wait(what)
                     what = None
@@ -169,6 +180,8 @@ class Proxy:
                 if isinstance(what, int):
                     status, answer = what, b'{"message": "as planned"}'
                 else:
+                    with proxy._lock:
+                        proxy.forwarded += [message["log_message"] for message in messages]
                     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE)
                     try:
                         keep = {name: value for name, value in self.headers.items() if name != "Host"}

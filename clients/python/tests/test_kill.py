@@ -77,6 +77,6 @@ class Kill(Case):
         again = len(proxy.requests) - len(stored)
         print(
             f"{ROUNDS} kills: {len(returned)} messages, each stored once; the last process sent {recovered}, "
-            f"{again} posts were sent again or failed",
+            f"{proxy.posts} posts, {again} messages were sent again or failed",
             file=sys.stderr,
         )

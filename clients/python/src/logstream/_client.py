@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import http.client
+import itertools
 import logging
 import os
 import random
@@ -29,6 +30,10 @@ _RESCAN = 60.0
 _HURRY = 0.3
 # The tries of a message after which its trouble is worth a line in the log.
 _WORTH_TELLING = 3
+# What waits is sent together: the server takes 100 messages in a request. A
+# request of this many bytes is still quick on a slow line.
+_TOGETHER = 100
+_TOGETHER_BYTES = 256 * 1024
 
 # Why a message was dropped, as in `Stats.dropped`.
 QUEUE_FULL = "queue full"
@@ -154,6 +159,8 @@ class Client:
         self._told: dict[str, bool] = {}
         self._to_tell: list[str] = []
         self._is_away = False
+        # How many of the next messages go alone, because they were refused together.
+        self._alone = 0
 
     # --- For any thread -------------------------------------------------------
 
@@ -366,17 +373,20 @@ class Client:
                         return
                     self._condition.wait(None if scan is None else max(0.0, scan - time.monotonic()))
                     continue
-                entry = self._queue[0]
-            if not self._deliver(poster, entry.body):
+                entries = list(itertools.islice(self._queue, _TOGETHER))
+            count = self._deliver(poster, [entry.body for entry in entries])
+            if count == 0:
                 return
-            if self._spool and entry.file:
-                self._note(entry.file, entry.end)
+            for entry in entries[:count]:
+                if self._spool and entry.file:
+                    self._note(entry.file, entry.end)
             with self._condition:
-                # `close` empties the queue when time is over.
-                if self._queue and self._queue[0] is entry:
-                    self._queue.popleft()
-                    self._bytes -= len(entry.body)
-                self._finished += 1
+                for entry in entries[:count]:
+                    # `close` empties the queue when time is over.
+                    if self._queue and self._queue[0] is entry:
+                        self._queue.popleft()
+                        self._bytes -= len(entry.body)
+                    self._finished += 1
                 self._condition.notify_all()
 
     def _recover(self, poster: Poster) -> None:
@@ -384,13 +394,18 @@ class Client:
         assert self._spool
         try:
             for file in self._spool.left_behind():
-                for body, end in file.messages():
+                left = deque(file.messages())
+                while left:
                     # A power cut may leave anything in a file.
-                    if not (body.startswith(b"{") and body.endswith(b"}") and body.isascii()):
+                    whole = list(itertools.takewhile(_is_whole, itertools.islice(left, _TOGETHER)))
+                    if not whole:
                         self._drop(DAMAGED, "a message in the spool is damaged")
-                    elif not self._deliver(poster, body, is_recovered=True):
+                    count = self._deliver(poster, [body for body, _ in whole], is_recovered=True) if whole else 1
+                    if count == 0:
                         self._spool.release(file)
                         return
+                    for _ in range(count):
+                        _, end = left.popleft()
                     file.finish(end)
                 self._spool.discard(file)
         except (OSError, ValueError) as error:
@@ -407,11 +422,14 @@ class Client:
             # It may be sent again after a crash, and is recognised then.
             self._tell(f"the spool cannot be written: {error}")
 
-    def _deliver(self, poster: Poster, body: bytes, is_recovered: bool = False) -> bool:
-        """Posts a message until it is stored or refused. False if the client was
-        closed before."""
+    def _deliver(self, poster: Poster, bodies: list[bytes], is_recovered: bool = False) -> int:
+        """Posts the first of these messages, or several together, until they are
+        stored or refused. Returns how many; 0 if the client was closed before."""
+        count = 1 if self._alone else _fitting(bodies)
+        self._alone = max(0, self._alone - 1)
         tries = 0
         while True:
+            body = bodies[0] if count == 1 else b"[" + b",".join(bodies[:count]) + b"]"
             answer: Answer | None = None
             try:
                 answer = poster.post(body, self._patience())
@@ -420,20 +438,28 @@ class Client:
                 trouble = f"{type(error).__name__}: {error}"
             except Exception as error:
                 # A fault of this client: the next message may fare better.
-                self._drop(INVALID, f"a message could not be posted: {type(error).__name__}: {error}")
-                return True
+                self._drop(INVALID, f"a message could not be posted: {type(error).__name__}: {error}", count)
+                return count
             if answer and 200 <= answer.status < 300:
                 with self._condition:
-                    self._sent += 1
-                    self._recovered += is_recovered
+                    self._sent += count
+                    self._recovered += count if is_recovered else 0
                     if self._is_away:
                         self._is_away = False
                         self._to_tell.append(f"{self._url.netloc} takes messages again")
-                return True
+                return count
             if answer and not (answer.status in (408, 425, 429) or answer.status >= 500):
+                if count > 1:
+                    # One is wrong, and none is stored. Each goes alone, so that
+                    # the others are.
+                    self._alone = count - 1
+                    count = 1
+                    continue
                 self._drop(f"refused: {answer.status}", f"{self._url.netloc} refuses messages: {trouble}")
-                return True
+                return 1
             tries += 1
+            # While the server fails, one message is enough to ask whether it is back.
+            count = 1
             with self._condition:
                 self._retried += 1
                 self._last_error = trouble
@@ -446,7 +472,7 @@ class Client:
             # Anything up to the limit, so that many senders do not come back at once.
             self._pause(least + random.uniform(0, min(longest, first * 2 ** min(tries - 1, 20))))
             if self._is_expired():
-                return False
+                return 0
 
     def _is_expired(self) -> bool:
         return self._deadline is not None and time.monotonic() >= self._deadline
@@ -471,6 +497,17 @@ class Client:
             lines, self._to_tell = self._to_tell, []
         for line in lines:
             _report(line)
+
+
+def _fitting(bodies: list[bytes]) -> int:
+    """How many of the messages go into a request: one at least."""
+    ends = itertools.accumulate(len(body) + 1 for body in bodies)
+    return max(1, sum(end <= _TOGETHER_BYTES for end in ends))
+
+
+def _is_whole(line: tuple[bytes, int]) -> bool:
+    body, _ = line
+    return body.startswith(b"{") and body.endswith(b"}") and body.isascii()
 
 
 def _report(line: str) -> None:
