@@ -24,6 +24,7 @@ mod api {
 mod inside {
     mod broadcaster;
     mod connections;
+    mod described;
     mod hostile;
     mod keys;
     mod outage;

@@ -17,6 +17,11 @@ use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
+#[path = "asyncapi.rs"]
+pub mod asyncapi;
+
+use asyncapi::Description;
+
 /// The longest wait for something that must happen.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -225,11 +230,15 @@ impl Client {
         serde_json::from_str(&text).unwrap()
     }
 
-    /// The next frame's text, or how the connection was closed.
+    /// The next frame's text, or how the connection was closed. A frame that
+    /// docs/asyncapi.yaml does not describe fails the test.
     pub async fn try_next(&mut self) -> Result<String, Option<CloseFrame>> {
         loop {
             match self.socket.next().await {
-                Some(Ok(Message::Text(text))) => return Ok(text.as_str().to_owned()),
+                Some(Ok(Message::Text(text))) => {
+                    Description::get().check_received(text.as_str());
+                    return Ok(text.as_str().to_owned());
+                }
                 Some(Ok(Message::Close(frame))) => return Err(frame),
                 Some(Ok(_)) => {}
                 Some(Err(_)) | None => return Err(None),

@@ -142,7 +142,7 @@ async fn the_management_api_posts_to_describes_and_closes_a_connection() {
         post.data(Blob::new(frame)).send()
     };
 
-    let frame = json!({"message": "hi"});
+    let frame = json!({"action": "pong"});
     post(frame.to_string().into()).await.unwrap();
     assert_eq!(client.next().await, frame);
     let too_large = post(vec![b'x'; 131_073]).await.unwrap_err();
