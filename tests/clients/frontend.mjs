@@ -1,9 +1,11 @@
-// The web frontend's calls, as it makes them.
+// The calls of the web frontend that has a socket for the messages alone, as it
+// makes them. datastreamer.mjs has those of today's.
 
 import axios from 'axios';
 import ReconnectingWebSocket from 'reconnecting-websocket';
 import WebSocket from 'ws';
 
+import { describedFrame, parseReceived } from './described.mjs';
 import * as deployment from './support.mjs';
 
 export class Frontend {
@@ -18,7 +20,7 @@ export class Frontend {
     frontend.socket = new ReconnectingWebSocket(wsUrl + '?site=' + site, [], { WebSocket });
     test.after(() => frontend.socket.close());
     frontend.socket.addEventListener('message', (event) => {
-      frontend.frames.push(JSON.parse(event.data));
+      frontend.frames.push(parseReceived(event.data));
     });
     await frontend.untilOpen();
     return frontend;

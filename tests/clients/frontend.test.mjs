@@ -1,4 +1,4 @@
-// The existing web frontend.
+// The web frontend that has a socket for the messages alone.
 
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
@@ -67,6 +67,24 @@ test('A message sent over the socket comes back as its broadcast and nothing els
     { site, message: 'by socket', log_level: 'error', timestamp: `${timestamp}`, id: `${timestamp}.000000` },
     { site, message: 'afterwards', log_level: 'info', timestamp: `${timestamp + 1}`, id: `${timestamp + 1}.000000` },
   ]);
+});
+
+test('A change of the site is a socket of its own, and the one before gets nothing more', async (t) => {
+  const [site, other] = [newSite(), newSite()];
+  const timestamp = now() - 100;
+  const before = await Frontend.connect(t, site);
+  await post({ site, log_message: 'here', timestamp });
+  await before.untilShown(1);
+  before.socket.close();
+  const after = await Frontend.connect(t, other);
+  await post({ site, log_message: 'here still', timestamp: timestamp + 1 });
+  await post({ site: other, log_message: 'there', timestamp });
+  await after.untilShown(1);
+  assert.deepEqual(after.frames, [
+    { site: other, message: 'there', log_level: 'info', timestamp: `${timestamp}`, id: `${timestamp}.000000` },
+  ]);
+  assert.deepEqual(before.frames.map((frame) => frame.message), ['here']);
+  assert.deepEqual((await after.history()).map((line) => line.message), ['there']);
 });
 
 test('A message posted without a level is an info', async (t) => {
