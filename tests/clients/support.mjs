@@ -36,7 +36,7 @@ export async function post(message, base = httpUrl) {
 }
 
 // Waits until the condition holds, and returns its result.
-export async function until(condition, describe, seconds = 20) {
+export async function until(condition, describe = () => '', seconds = 20) {
   for (const end = Date.now() + seconds * 1000; ;) {
     const found = await condition();
     if (found) return found;
