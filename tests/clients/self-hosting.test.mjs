@@ -79,13 +79,13 @@ test('Behind nginx the page shows what comes and sends', options, async () => {
     // Without the slash too.
     await page.goto(`${machine.http}?site=${site}`);
     assert.equal(new URL(page.url()).pathname, '/logs/');
-    const rows = page.getByRole('log').getByRole('listitem');
+    const log = page.getByRole('log');
     await page.goto(`${machine.http}/?site=${site}`);
-    await rows.filter({ hasText: 'before' }).waitFor();
+    await log.getByText('before', { exact: true }).waitFor();
     await page.getByRole('status').filter({ hasText: 'Live' }).waitFor();
     await page.getByLabel('Message', { exact: true }).fill('from the page');
     await page.getByRole('button', { name: 'Send' }).click();
-    await rows.filter({ hasText: 'from the page' }).waitFor();
+    await log.getByText('from the page', { exact: true }).waitFor();
   } finally {
     await browser.close();
   }
