@@ -7,7 +7,7 @@ import { once } from 'node:events';
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:http';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { test } from 'node:test';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 
@@ -51,7 +51,7 @@ const here = (code, site) => code
   .replace(/(?<=["' =])tst(?=["' &]|$)/gm, site);
 
 // Starts a program in a group of its own. The end of the test ends it.
-function start(t, program, flags, input) {
+function start(t, program, flags, input, environment) {
   const child = spawn(program, flags, {
     cwd: beside('.'),
     detached: true,
@@ -60,6 +60,7 @@ function start(t, program, flags, input) {
       PATH: `${beside('.venv/bin')}:${process.env.PATH}`,
       PYTHONPATH: beside('../../clients/python/src'),
       PYTHONDONTWRITEBYTECODE: '1',
+      ...environment,
     },
   });
   child.stdout.setEncoding('utf8').on('data', (data) => { child.printed += data; });
@@ -143,6 +144,37 @@ test('The command line of the Python client sends, and shows what comes', option
   await untilWatched(site);
   await post({ site, log_message: 'live' });
   await until(() => /Slewing[^]*Tracking[^]*live/.test(watching.printed), () => watching.printed);
+});
+
+// The section on the binary's own commands, once it is there.
+const own = 'On the command line: `logstream`: sh';
+const commands = { ...options, ...pages.clients.has(own) ? onlyLocal('the binary is needed') : { skip: 'the page has no such section' } };
+test("The binary's own commands do what the page says, each line of it", commands, async (t) => {
+  const site = newSite();
+  const folder = await mkdtemp(join(tmpdir(), 'logstream-'));
+  t.after(() => rm(folder, { recursive: true }));
+  const environment = {
+    PATH: `${dirname(process.env.LOGSTREAM_SERVER)}:${process.env.PATH}`,
+    LOGSTREAM_CONFIG: join(folder, 'config.toml'),
+    LOGSTREAM_PROFILE: 'here',
+  };
+  await writeFile(environment.LOGSTREAM_CONFIG, here(take('clients', 'Deployments by name: toml'), site));
+  await writeFile(join(folder, 'prod.key'), 'key');
+  const blocks = [take('clients', own), take('clients', 'Deployments by name: sh')];
+  // Into a pipe, jq would print nothing until its end.
+  for (const line of here(blocks.join('').replace('| jq', '| jq --unbuffered'), site).trim().split('\n')) {
+    const child = start(t, 'bash', ['-euo', 'pipefail', '-c', line], undefined, environment);
+    if (/^logstream tail/.test(line)) {
+      await until(() => child.printed.includes('\n'), () => `${line}: ${child.printed}${child.failed}`);
+    } else {
+      assert.deepEqual([(await child.done)[0], child.failed], [0, ''], line);
+    }
+  }
+  const sent = [['Dome opened', 'info'], ...['1', '2', '3'].map((number) => [number, 'warning']), ['Dome opened', 'info']];
+  assert.deepEqual(await stored(site), sent);
+  // A line of `tail --json`.
+  const shown = JSON.parse(take('clients', `${own.slice(0, -2)}json`));
+  assert.deepEqual(Object.keys(shown), ['site', 'id', 'message', 'log_level', 'timestamp']);
 });
 
 test('The function for the shell sends any text, and the warnings can be read', options, async (t) => {
