@@ -7,10 +7,10 @@ use serde_json::Value;
 
 /// The frames of the description.
 pub struct Description {
-    pub document: Value,
+    document: Value,
     schemas: Schemas,
-    pub received: Vec<(String, SchemaIndex)>,
-    pub sent: Vec<(String, SchemaIndex)>,
+    received: Vec<(String, SchemaIndex)>,
+    sent: Vec<(String, SchemaIndex)>,
 }
 
 impl Description {
@@ -50,6 +50,25 @@ impl Description {
         if let Err(reasons) = self.is_one_of(&self.received, frame) {
             panic!("docs/asyncapi.yaml does not describe this frame: {frame:.2000}\n{reasons}");
         }
+    }
+
+    /// The messages of both directions, each with its name and its examples.
+    pub fn examples(&self) -> impl Iterator<Item = (&str, &Value)> {
+        let messages = self.received.iter().chain(&self.sent);
+        messages.flat_map(|(name, _)| {
+            let examples = self.document["components"]["messages"][name]["examples"].as_array();
+            let examples = examples.into_iter().flatten();
+            examples.map(move |example| (name.as_str(), &example["payload"]))
+        })
+    }
+
+    /// The names of the messages that a frame may be.
+    pub fn names(&self, frame: &Value) -> Vec<&str> {
+        let messages = self.received.iter().chain(&self.sent);
+        messages
+            .filter(|(_, schema)| self.schemas.validate(frame, *schema).is_ok())
+            .map(|(name, _)| name.as_str())
+            .collect()
     }
 
     /// Whether a client may send this frame.

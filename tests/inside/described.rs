@@ -10,14 +10,12 @@ use serde_json::{Value, json};
 use crate::support::asyncapi::Description;
 use crate::support::{Client, Deployment, server};
 
-/// The frames that the description gives as examples of what clients send.
+/// The examples of what clients send.
 fn examples() -> Vec<Value> {
-    let Description { document, sent, .. } = Description::get();
-    let examples = sent.iter().flat_map(|(name, _)| {
-        let examples = document["components"]["messages"][name]["examples"].as_array();
-        examples.unwrap().iter().map(|example| &example["payload"])
-    });
-    examples.cloned().collect()
+    let description = Description::get();
+    let examples = description.examples().map(|(_, frame)| frame);
+    let sent = examples.filter(|frame| description.may_be_sent(&frame.to_string()));
+    sent.cloned().collect()
 }
 
 /// Sends a frame, and returns what is wrong with it, if anything. The server
@@ -34,6 +32,16 @@ async fn refusal(client: &mut Client, frame: &Value) -> Option<String> {
         if answer["log_level"] == "error" && answer.get("id").is_none() {
             refusal = Some(answer["message"].as_str().unwrap().to_owned());
         }
+    }
+}
+
+#[test]
+fn every_frame_has_examples_that_are_that_frame_and_no_other() {
+    let description = Description::get();
+    let names: BTreeSet<_> = description.examples().map(|(name, _)| name).collect();
+    assert_eq!(names.len(), 10, "{names:?}");
+    for (name, frame) in description.examples() {
+        assert_eq!(description.names(frame), [name], "{frame}");
     }
 }
 
