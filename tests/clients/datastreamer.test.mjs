@@ -144,7 +144,7 @@ for (const [base, shape] of [['/?topic=userstatus&', userstatus], ['', (...of) =
 test('With the topic in its address the first message needs no word of the page', async (t) => {
   const site = newSite();
   const timestamp = now() - 100;
-  const frontend = await Frontend.connect(t, site, { wsUrl: `${wsUrl}/?topic=userstatus&` });
+  const frontend = await Frontend.connect(t, site, { wsUrl: `${wsUrl}?topic=userstatus&` });
   await post({ site, log_message: 'at once', timestamp });
   await frontend.untilShown(1);
   assert.deepEqual(frontend.frames, [userstatus(site, 'at once', timestamp)]);

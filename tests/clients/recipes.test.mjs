@@ -18,7 +18,7 @@ import { httpUrl, newSite, now, onlyLocal, post, until, wsUrl } from './support.
 
 const beside = (name) => fileURLToPath(new URL(name, import.meta.url));
 const client = pathToFileURL(beside('../../clients/js/logstream.js')).href;
-const options = { timeout: 60_000 };
+const options = { ...onlyLocal('the pages name the local server'), timeout: 60_000 };
 
 // The blocks of a page, by the heading above them.
 async function blocksOf(page) {
@@ -148,7 +148,7 @@ test('The command line of the Python client sends, and shows what comes', option
 
 // The section on the binary's own commands, once it is there.
 const own = 'On the command line: `logstream`: sh';
-const commands = { ...options, ...pages.clients.has(own) ? onlyLocal('the binary is needed') : { skip: 'the page has no such section' } };
+const commands = { ...options, ...pages.clients.has(own) ? {} : { skip: 'the page has no such section' } };
 test("The binary's own commands do what the page says, each line of it", commands, async (t) => {
   const site = newSite();
   const folder = await mkdtemp(join(tmpdir(), 'logstream-'));
@@ -239,7 +239,7 @@ test('A plain WebSocket prints what comes', options, async (t) => {
   assert.equal(child.printed, 'warning live\n');
 });
 
-test('The mixin for Vue shows what comes', { ...options, ...onlyLocal('it needs Chromium') }, async (t) => {
+test('The mixin for Vue shows what comes', options, async (t) => {
   const site = newSite();
   await post({ site, log_message: 'before', timestamp: now() - 10 });
   const files = {
@@ -313,7 +313,7 @@ test("The contract's frames and bodies are as described, and the server takes th
   }
 });
 
-test('Every snippet was run', () => {
+test('Every snippet was run', options, () => {
   // Those without a language are headers, and lines that are cut short.
   const left = Object.entries(pages).flatMap(([page, blocks]) => [...blocks.keys()].map((name) => `${page}.md, ${name}`));
   assert.deepEqual(left.filter((name) => !name.endsWith(': ')), [], 'no test runs these');
