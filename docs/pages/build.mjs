@@ -19,6 +19,17 @@ if (faults.length) process.exit(1);
 const http = yaml.load(await readFile(beside('../openapi.yaml'), 'utf8'));
 const websocket = yaml.load(text);
 
+// Swagger UI would look for references at the address of the page, which it
+// cannot read if it is a file's.
+const resolved = (node) => {
+  if (typeof node?.$ref === 'string') {
+    return resolved(node.$ref.slice(2).split('/').reduce((at, name) => at[name], http));
+  }
+  if (Array.isArray(node)) return node.map(resolved);
+  if (node === null || typeof node !== 'object') return node;
+  return Object.fromEntries(Object.entries(node).map(([name, value]) => [name, resolved(value)]));
+};
+
 const page = (title, styles, scripts, description, call) => `<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
@@ -46,7 +57,7 @@ for (const [from, to] of [
   await copyFile(beside(`node_modules/${from}`), new URL(to, out));
 }
 await writeFile(new URL('openapi.html', out), page(
-  'logstream, HTTP API', ['openapi.css'], ['openapi.js'], http,
+  'logstream, HTTP API', ['openapi.css'], ['openapi.js'], resolved(http),
   "SwaggerUIBundle({ spec: description, domNode: document.getElementById('page'), docExpansion: 'full', defaultModelsExpandDepth: -1 });",
 ));
 await writeFile(new URL('asyncapi.html', out), page(
