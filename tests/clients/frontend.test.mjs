@@ -47,7 +47,9 @@ test('On load, messages of one second stand in the order of their arrival, the l
   const site = newSite();
   const timestamp = now() - 100;
   const texts = ['Slewing', 'Tracking', 'Exposing', 'Reading out'];
+  const earlier = await Frontend.connect(t, site);
   for (const text of texts) await post({ site, log_message: text, timestamp });
+  await earlier.untilShown(texts.length);
   const frontend = await Frontend.connect(t, site);
   const shown = await frontend.load();
   assert.deepEqual(shown.map((line) => line.message), texts);
