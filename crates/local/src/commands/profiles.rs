@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use etcetera::BaseStrategy as _;
 use serde::Deserialize;
 
-use super::{Failure, tell};
+use super::Failure;
 
 /// A deployment and how it is used.
 #[derive(Default)]
@@ -121,7 +121,7 @@ fn warn_if_others_can_read(file: &File, path: &Path) {
         .is_ok_and(|file| file.permissions().mode() & 0o004 != 0)
     {
         let place = path.display();
-        tell(&format!(
+        super::tell(&format!(
             "warning: every user of this machine can read the key in {place}; chmod 600 keeps it private"
         ));
     }

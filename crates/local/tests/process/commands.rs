@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Output, Stdio};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread::spawn;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -106,7 +106,10 @@ struct Running {
 
 impl Running {
     fn start(mut command: Command) -> Self {
-        let mut child = command.spawn().unwrap();
+        Self::of(command.spawn().unwrap())
+    }
+
+    fn of(mut child: Child) -> Self {
         Self {
             stdin: child.stdin.take(),
             stdout: child.stdout.take().map(lines),
@@ -140,12 +143,13 @@ impl Running {
         assert!(kill.unwrap().success());
     }
 
-    /// Its exit code, and what it has printed that was not read.
+    /// Waits for its end. Returns the exit code, and what it has printed that
+    /// was not read.
     fn end(mut self) -> (Option<i32>, Vec<String>, Vec<String>) {
         drop(self.stdin.take());
+        let stderr = rest(&self.stderr);
+        let stdout = self.stdout.take().map(|stdout| rest(&stdout));
         let code = self.child.wait().unwrap().code();
-        let stdout = self.stdout.take().map(|lines| lines.iter().collect());
-        let stderr = self.stderr.iter().collect();
         (code, stdout.unwrap_or_default(), stderr)
     }
 }
@@ -154,6 +158,18 @@ impl Drop for Running {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// What comes until the output is closed.
+fn rest(output: &Receiver<String>) -> Vec<String> {
+    let mut rest = Vec::new();
+    loop {
+        match output.recv_timeout(PATIENCE) {
+            Ok(line) => rest.push(line),
+            Err(RecvTimeoutError::Disconnected) => return rest,
+            Err(RecvTimeoutError::Timeout) => panic!("it does not end"),
+        }
     }
 }
 
@@ -591,44 +607,34 @@ fn tail_ends_quietly_when_nobody_reads_its_output() {
     let process = Process::start(&["--port", "0"]);
     process.log("one");
     let mut tail = process.client(&["tail", "--site", "tst"]).spawn().unwrap();
-    let mut line = String::new();
     let mut output = BufReader::new(tail.stdout.take().unwrap());
+    let tail = Running::of(tail);
+    let mut line = String::new();
     output.read_line(&mut line).unwrap();
     assert!(line.ends_with(" info     one\n"), "{line}");
     drop(output);
+    // Elsewhere only a write tells.
     if !cfg!(target_os = "linux") {
         process.log("two");
     }
-    let output = tail.wait_with_output().unwrap();
-    assert_eq!(succeeded(output), "");
+    assert_eq!(tail.end(), (Some(0), vec![], vec![]));
 }
 
 #[test]
 fn tail_ends_quietly_by_a_signal_even_if_its_output_is_stuck() {
     for signal in ["INT", "TERM"] {
         let process = Process::start(&["--port", "0"]);
-        let mut viewer = Viewer::open(connect(&process.address)).opened();
         process.log("one");
-        viewer.reads("one");
         let mut tail = process.client(&["tail", "--site", "tst"]).spawn().unwrap();
         let mut output = BufReader::new(tail.stdout.take().unwrap());
+        let tail = Running::of(tail);
         output.read_line(&mut String::new()).unwrap();
         // More than a pipe holds.
         process.log(&"x".repeat(120_000));
-        let id = tail.id().to_string();
         // It has begun to write.
         output.read_exact(&mut [0; 10]).unwrap();
-        let kill = Command::new("kill").args(["-s", signal, &id]).status();
-        assert!(kill.unwrap().success());
-        let status = tail.wait().unwrap();
-        assert_eq!(status.code(), Some(0), "{signal}");
-        let mut error = String::new();
-        tail.stderr
-            .take()
-            .unwrap()
-            .read_to_string(&mut error)
-            .unwrap();
-        assert_eq!(error, "");
+        tail.signal(signal);
+        assert_eq!(tail.end(), (Some(0), vec![], vec![]), "{signal}");
     }
 }
 
@@ -646,9 +652,10 @@ fn tail_waits_for_a_server_that_is_not_there_yet_and_gives_up_where_it_is_refuse
     // The same site twice.
     let mut tail = server.process.client(&["tail", "--site", "tst"]);
     let ws = format!("ws://{}?site=tst", server.process.address);
-    let output = tail.args(["--ws", &ws]).output().unwrap();
-    let error = failed(&output, 1);
-    assert!(error.contains(" answers 400: "), "{error}");
+    tail.args(["--ws", &ws]);
+    let (code, _, error) = Running::start(tail).end();
+    assert_eq!(code, Some(1));
+    assert!(error[0].contains(" answers 400: "), "{error:?}");
 }
 
 #[test]
