@@ -1,9 +1,8 @@
 //! What the commands print.
 
 use std::fmt::Write as _;
-use std::io::{ErrorKind, Write as _, stdout};
+use std::io::{ErrorKind, Write as _};
 
-use anstream::{AutoStream, ColorChoice};
 use logstream_core::{Level, SortKey};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -56,7 +55,6 @@ impl Message {
 /// How messages are printed.
 pub struct Printer {
     is_json: bool,
-    has_colours: bool,
     names_sites: bool,
 }
 
@@ -64,8 +62,6 @@ impl Printer {
     pub fn new(is_json: bool, sites: &[String]) -> Self {
         Self {
             is_json,
-            // Never for a pipe or a file, nor with NO_COLOR or a dumb terminal.
-            has_colours: AutoStream::choice(&stdout()) != ColorChoice::Never,
             names_sites: sites.len() > 1,
         }
     }
@@ -114,7 +110,6 @@ impl Printer {
         let time = message.time().map(time_of).unwrap_or_default();
         let level = printable(&message.log_level);
         let (colour, end) = match message.level() {
-            _ if !self.has_colours => ("", ""),
             Level::Debug => ("\x1b[2m", "\x1b[0m"),
             Level::Info => ("", ""),
             Level::Warning => ("\x1b[33m", "\x1b[0m"),
@@ -161,7 +156,8 @@ pub fn printable(text: &str) -> String {
 
 /// Writes to stdout at once.
 pub fn write(text: &str) -> Result<(), Failure> {
-    // Through anstream, for the consoles of Windows that need other colours.
+    // anstream takes the colours out for a pipe, a file, a dumb terminal and
+    // NO_COLOR, and knows the consoles of Windows.
     let mut stdout = anstream::stdout().lock();
     let result = stdout
         .write_all(text.as_bytes())
