@@ -241,13 +241,15 @@ impl Sender {
                         size = (size / 2).max(1);
                     }
                     outage.tries += 1;
-                    let wait = pause + outage.wait();
-                    let ended = self.state.ended.get().copied();
-                    let is_late = ended.is_some_and(|ended| {
-                        Instant::now() + wait >= ended.max(outage.since) + self.timeout
-                    });
-                    if is_late {
-                        return Err(not_stored(waiting.front(), &text));
+                    let mut wait = pause + outage.wait();
+                    if let Some(&ended) = self.state.ended.get() {
+                        let end = ended.max(outage.since) + self.timeout;
+                        let left = end.saturating_duration_since(Instant::now());
+                        if left.is_zero() {
+                            return Err(not_stored(waiting.front(), &text));
+                        }
+                        // The last try is at the end of the time.
+                        wait = wait.min(left);
                     }
                     if !outage.is_told && outage.tries >= WORTH_TELLING {
                         outage.is_told = true;
