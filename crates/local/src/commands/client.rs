@@ -124,9 +124,8 @@ impl Client {
             Ok(Err(tungstenite::Error::Http(answer))) => {
                 let status = answer.status().as_u16();
                 let body = answer.body().as_deref().unwrap_or_default();
-                let text = reason(&String::from_utf8_lossy(body));
                 Err(Trouble {
-                    text: format!("{place} answers {status}: {text}"),
+                    text: refusal(place, status, &String::from_utf8_lossy(body)),
                     status: Some(status),
                     again: may_pass(status).then_some(Duration::ZERO),
                 })
@@ -256,7 +255,7 @@ impl Client {
             .and_then(|value| value.to_str().ok());
         let pause = pause.and_then(|value| value.parse().ok()).unwrap_or(0);
         Err(Trouble {
-            text: format!("{place} answers {status}: {}", reason(&body)),
+            text: refusal(place, status, &body),
             status: Some(status),
             again: may_pass(status).then_some(Duration::from_secs(pause.min(60))),
         })
@@ -276,15 +275,19 @@ fn may_pass(status: u16) -> bool {
     matches!(status, 408 | 425 | 429 | 500..)
 }
 
-/// What the body of an error says.
-fn reason(body: &str) -> String {
+/// What an answer with an error says.
+fn refusal(place: &str, status: u16, body: &str) -> String {
     #[derive(Deserialize)]
     struct Body {
         message: String,
     }
     let text = serde_json::from_str(body)
         .map_or_else(|_| body.trim().to_owned(), |body: Body| body.message);
-    text.chars().take(MAX_TEXT).collect()
+    let text: String = text.chars().take(MAX_TEXT).collect();
+    match text.as_str() {
+        "" => format!("{place} answers {status}"),
+        text => format!("{place} answers {status}: {text}"),
+    }
 }
 
 /// What a chain of errors began with: `Connection refused (os error 111)`.
