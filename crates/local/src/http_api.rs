@@ -46,15 +46,23 @@ const LARGE_BODY: usize = 256 * 1024;
 /// to see the 413.
 const MAX_DISCARDED: usize = 10 * MAX_BODY;
 
+/// Whether a path is that of a route: with any prefix, as the mapping of a
+/// custom domain takes it off, and with a slash at the end.
+fn is_at(path: &str, route: &str) -> bool {
+    path.trim_end_matches('/').ends_with(route)
+}
+
+/// Whether a path is that of any route.
+pub fn is_route(path: &str) -> bool {
+    ROUTES.iter().any(|(_, route, _)| is_at(path, route))
+}
+
 /// Answers a request with the response of its route's function.
 pub async fn answer(app: Arc<App>, peer: SocketAddr, request: Request) -> Response {
     let (parts, body) = request.into_parts();
-    // With any prefix, as the mapping of a custom domain takes it off, and with
-    // a slash at the end.
-    let path = parts.uri.path().trim_end_matches('/');
     let found = ROUTES
         .iter()
-        .find(|(method, route, _)| parts.method == *method && path.ends_with(route));
+        .find(|(method, route, _)| parts.method == *method && is_at(parts.uri.path(), route));
     let Some((_, _, function)) = found else {
         return message(StatusCode::NOT_FOUND, "Not Found");
     };

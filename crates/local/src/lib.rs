@@ -7,6 +7,7 @@
 //! the event source mapping do where a client can notice.
 
 mod api_gateway;
+mod console;
 mod database;
 mod event_source;
 #[cfg(test)]

@@ -1,5 +1,4 @@
-//! The public port: both APIs, the page that shows them at work, and the
-//! metrics.
+//! The public port: both APIs, the operators' console, and the metrics.
 //!
 //! The connections are served by hyper itself, without axum's server, because
 //! API Gateway's time limits, a client that shuts its sending side, and a
@@ -18,7 +17,7 @@ use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{Extension, Request, State};
 use axum::http::{Method, header};
-use axum::response::{Html, IntoResponse, Response};
+use axum::response::{IntoResponse as _, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -32,7 +31,7 @@ use tower::ServiceExt as _;
 use tower_http::cors::{Any, CorsLayer};
 
 use crate::App;
-use crate::{http_api, metrics, websocket_api};
+use crate::{console, http_api, metrics, websocket_api};
 
 /// How long a request's headers may take, and its body ("Quotas for HTTP
 /// APIs": 30 s for a whole request).
@@ -291,7 +290,6 @@ async fn answer(
     }
     let is_read = [Method::GET, Method::HEAD].contains(request.method());
     match request.uri().path() {
-        "/" if is_read => Html(include_str!("page.html")).into_response(),
         "/metrics" if is_read => {
             // "Exposition formats" of Prometheus.
             let content_type = [(header::CONTENT_TYPE, "text/plain; version=0.0.4")];
@@ -301,7 +299,10 @@ async fn answer(
             )
                 .into_response()
         }
-        _ => http_api::answer(app, peer.address, request).await,
+        path => match console::file(path).filter(|_| is_read) {
+            Some(file) => file,
+            None => http_api::answer(app, peer.address, request).await,
+        },
     }
 }
 
