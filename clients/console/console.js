@@ -181,7 +181,9 @@ let checked = seconds(); // when the list was last known to be complete
 
 // Ids are decimals of different lengths, some too long for a number.
 const compareIds = (a, b) => a.length - b.length || (a < b ? -1 : a > b ? 1 : 0);
-const compare = (a, b) => compareIds(a.id, b.id) || (a.site < b.site ? -1 : a.site > b.site ? 1 : 0);
+const compare = (a, b) => compareIds(a.id, b.id) || (a.site < b.site ? -1 : a.site > b.site ? 1 : a.count - b.count);
+
+let count = 0;
 
 function entryOf(message) {
   const { id, site = '', message: text, log_level: name, timestamp } = message;
@@ -192,6 +194,7 @@ function entryOf(message) {
     id: id ?? [seconds().toFixed(6), last].sort(compareIds)[1],
     site: id === undefined ? '\uffff' : site,
     key: id === undefined ? message : `${id} ${site}`,
+    count: count++,
     shownSite: site,
     text: typeof text === 'string' ? text : JSON.stringify(text) ?? '',
     level: LEVELS.includes(place) ? place : 'info',
@@ -555,16 +558,15 @@ async function loadPast() {
 }
 
 function drawPast() {
-  const text = past ? 'Loading older messages…'
-    : isPastEnd ? 'There are no older messages.'
-    : pastFailure ? `Older messages could not be loaded (${pastFailure}).` : '';
-  set($('#past-text'), text);
-  $('#older').hidden = past !== undefined || isPastEnd;
+  const button = $('#older');
+  set($('#past-text'), isPastEnd ? 'There are no older messages.'
+    : pastFailure ? `Older messages could not be loaded (${pastFailure}).` : '');
+  set(button, past ? 'Loading older messages…' : 'Load older messages');
+  // Not hidden or disabled before the end: it may have the keyboard.
+  if (isPastEnd && document.activeElement === button) log.focus({ preventScroll: true });
+  button.hidden = isPastEnd;
 }
-$('#older').onclick = () => {
-  loadPast();
-  log.focus({ preventScroll: true });
-};
+$('#older').onclick = loadPast;
 
 // Fetches, or throws an error with a text for the user.
 async function request(url, options) {

@@ -20,17 +20,40 @@ async fn raw(address: std::net::SocketAddr, request: &str) -> String {
 }
 
 #[tokio::test]
-async fn the_page_is_served_at_the_root() {
+async fn the_console_is_served_at_the_root_and_under_any_prefix() {
     let deployment = Deployment::of(server().await);
-    let answer = deployment.send(deployment.request("GET", "/")).await;
-    assert_eq!(answer.status, 200);
-    assert!(
-        answer
-            .header("content-type")
-            .unwrap()
-            .starts_with("text/html")
-    );
-    assert!(answer.body.contains("</html>"));
+    for (path, content_type, part) in [
+        ("/", "text/html; charset=utf-8", "</html>"),
+        ("/logs/", "text/html; charset=utf-8", "</html>"),
+        ("/console.css", "text/css; charset=utf-8", "#log"),
+        (
+            "/console.js",
+            "text/javascript; charset=utf-8",
+            "./logstream.js",
+        ),
+        (
+            "/logs/logstream.js",
+            "text/javascript; charset=utf-8",
+            "export function watch",
+        ),
+    ] {
+        let answer = deployment.send(deployment.request("GET", path)).await;
+        assert_eq!(answer.status, 200, "{path}");
+        assert_eq!(answer.header("content-type"), Some(content_type));
+        assert_eq!(answer.header("cache-control"), Some("no-cache"));
+        assert!(
+            answer
+                .header("content-security-policy")
+                .unwrap()
+                .starts_with("default-src 'none'; script-src 'self'")
+        );
+        assert!(answer.body.contains(part), "{path}");
+    }
+    // Neither a route with a slash at the end, nor another method.
+    for (method, path) in [("GET", "/newlog/"), ("POST", "/"), ("GET", "/logs")] {
+        let answer = deployment.send(deployment.request(method, path)).await;
+        assert_eq!(answer.status, 404, "{method} {path}");
+    }
 }
 
 #[tokio::test]
