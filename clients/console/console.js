@@ -502,10 +502,22 @@ log.onscroll = () => {
   if (!isAtEnd && log.scrollHeight - log.clientHeight + log.scrollTop < 600 && !pastFailure) loadPast();
   if (isAtEnd && store.length > MAX) work();
 };
-$('#newest').onclick = () => {
+
+let climbing;
+
+function toNewest() {
+  cancelAnimationFrame(climbing);
   log.scrollTop = 0;
   log.focus({ preventScroll: true });
-};
+}
+$('#newest').onclick = toNewest;
+
+// Again in the next frames: rows that come into view may turn out to be higher
+// than the browser has guessed.
+function toOldest(times = 3) {
+  log.scrollTop = -log.scrollHeight;
+  if (times > 1) climbing = requestAnimationFrame(() => toOldest(times - 1));
+}
 
 // ---- What is older
 
@@ -770,12 +782,15 @@ $('#open-filters').onclick = ({ currentTarget: button }) => {
 
 // Only where no other element has the keyboard.
 addEventListener('keydown', (event) => {
-  if (event.ctrlKey || event.altKey || event.metaKey || event.defaultPrevented) return;
+  if (event.ctrlKey || event.altKey || event.metaKey || event.shiftKey && event.key !== '/' || event.defaultPrevented) return;
   if (event.target !== log && event.target !== document.body) return;
   const action = {
     '/': () => { $('#search').focus(); $('#search').select(); },
     p: () => pause(!isPaused),
     c: copy,
+    // The browser's own glide, and miss where the heights of rows are guesses.
+    Home: toOldest,
+    End: toNewest,
   }[event.key];
   if (!action) return;
   event.preventDefault();

@@ -748,6 +748,7 @@ pageTest('Everything can be done with the keyboard alone', {}, async ({ page, si
   // From the list.
   await page.getByRole('log').focus();
   await page.keyboard.press('Home');
+  await until(() => isInView(page, rowsOf(page).first()), () => 'the oldest row is not in view');
   await page.locator('#newest').waitFor();
   await page.keyboard.press('End');
   await page.locator('#newest').waitFor({ state: 'hidden' });
