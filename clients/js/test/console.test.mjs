@@ -336,7 +336,7 @@ pageTest('The least level is asked of the server', {}, async ({ page, site }) =>
   await page.getByLabel('Level', { exact: true }).selectOption('all');
   await untilShown(page, 'low', 'high', 'low, live', 'high, live');
   assert.equal(query(page).has('level'), false);
-  await page.getByLabel('Level', { exact: true }).selectOption('critical only');
+  await page.getByLabel('Level', { exact: true }).selectOption('critical');
   await page.getByText('No messages in the last 24 hours.').waitFor();
   assert.equal(query(page).get('level'), 'critical');
 });
@@ -806,7 +806,7 @@ pageTest('On a phone everything fits, and a level is more than a colour', { view
   assert.equal(await page.evaluate(() => document.querySelector('#log').scrollWidth), PHONE.width);
   await page.getByRole('button', { name: 'Filters' }).tap();
   assert.equal(await page.evaluate(() => document.documentElement.scrollWidth), PHONE.width);
-  await page.getByLabel('Level', { exact: true }).selectOption('error and above');
+  await page.getByLabel('Level', { exact: true }).selectOption('from error');
   await until(() => query(page).get('level') === 'error');
   for (const button of await page.getByRole('button').all()) {
     if (!await button.isVisible() || await button.evaluate((each) => getComputedStyle(each).position === 'absolute')) continue;
@@ -876,7 +876,7 @@ for (const search of [
     page.on('websocket', (socket) => requests.push(socket.url()));
     await page.getByRole('alert').filter({ hasText: "The address of this page has a wrong '" }).waitFor();
     await untilIn(page, '#state', /^Not connected $/);
-    await page.getByLabel('Level', { exact: true }).selectOption('error and above');
+    await page.getByLabel('Level', { exact: true }).selectOption('from error');
     await page.getByLabel('Add a site').fill('b');
     await page.keyboard.press('Enter');
     await page.getByRole('button', { name: 'Remove b' }).click();
