@@ -61,7 +61,7 @@ function apply(next) {
   const last = settings;
   settings = next;
   drawSettings();
-  if (String(last.sites) !== String(next.sites) || last.sites.length !== next.sites.length || last.level !== next.level) {
+  if (JSON.stringify([last.sites, last.level]) !== JSON.stringify([next.sites, next.level])) {
     clear();
     watching?.show(next.sites, next.level);
   } else if (last.search !== next.search || last.utc !== next.utc) {
@@ -95,7 +95,8 @@ function drawSettings() {
   if ($('#search').value.trim() !== search) $('#search').value = search;
   $('#utc').checked = utc;
   $('#sound').checked = sound;
-  $('#notify').checked = notify;
+  // A bookmark of another browser's may have it.
+  $('#notify').checked = notify && globalThis.Notification?.permission === 'granted';
   const to = $('#to').value;
   $('#to').replaceChildren(...sites.map((site) => new Option(site, site, false, site === to)));
   $('#to').hidden = sites.length === 1;
@@ -114,7 +115,7 @@ function addresses() {
 }
 
 function addressOf(name, text, base) {
-  const url = URL.parse?.(text, base) ?? (URL.canParse(text, base) ? new URL(text, base) : null);
+  const url = URL.canParse(text, base) ? new URL(text, base) : null;
   if (!url || !/^(https?|wss?):$/.test(url.protocol) || url.username || name === 'http' && !url.protocol.startsWith('http')) {
     throw new Error(`The address of this page has a wrong '${name}': ${text}`);
   }
@@ -159,7 +160,10 @@ function drawState() {
   set($('#state span'), problem ? '' : completeness);
   set($('#problem'), problem || (state.error === undefined ? ''
     : `The last 24 hours could not be loaded (${state.error}), so messages may be missing. Trying again…`));
-  if (state.complete) wasComplete = true;
+  if (state.complete && !wasComplete) {
+    wasComplete = true;
+    reach = startOfList();
+  }
   drawEmpty();
   drawTitle();
 }
@@ -178,6 +182,7 @@ let hasForgotten = false; // whether so much came during a pause that some of it
 let isAtEnd = true; // whether the newest row is in view; kept, because asking costs a layout
 let unread = 0; // rows that came below what somebody reads
 let checked = seconds(); // when the list was last known to be complete
+let reach; // the id from which on all is in `store`; an older message may have come since
 
 // Ids are decimals of different lengths, some too long for a number.
 const compareIds = (a, b) => a.length - b.length || (a < b ? -1 : a > b ? 1 : 0);
@@ -256,6 +261,7 @@ function clear() {
   isPaused = hasForgotten = wasComplete = false;
   waited = 0;
   checked = seconds();
+  reach = undefined;
   state = { state: state.state, complete: false };
   forgetPast();
   rebuild();
@@ -266,18 +272,25 @@ function clear() {
 // After a long sleep, or a long time without a connection, only the last
 // HISTORY is fetched: what is older than that may have a gap behind it.
 function checkAge() {
-  const { messages } = watching ?? { messages: [] };
-  const covered = messages.length >= MAX ? Number(messages[0].id) : seconds() - HISTORY;
-  if (covered > checked) {
-    dropOldest(store.filter(({ id }) => Number(id) < covered).length);
+  const covered = startOfList();
+  if (Number(covered) > checked) {
+    dropOldest(store.filter(({ id }) => compareIds(id, covered) < 0).length, covered);
     drawCount();
   }
   if (state.complete) checked = seconds();
 }
-setInterval(checkAge, 30_000);
+setInterval(checkAge, 5000);
 
-function dropOldest(count) {
+// The id from which on the client has all, once it is complete.
+function startOfList() {
+  const { messages } = watching ?? { messages: [] };
+  return messages.length >= MAX && messages[0].id || `${Math.floor(seconds() - HISTORY) + 1}.000000`;
+}
+
+// What is below `bound`, or below all that is left, can be loaded again.
+function dropOldest(count, bound = store[count]?.id) {
   if (count <= 0) return;
+  if (reach && bound && compareIds(bound, reach) > 0) reach = bound;
   const dropped = new Set(store.splice(0, count));
   for (const { key } of dropped) known.delete(key);
   const built = rows.findIndex((entry) => !dropped.has(entry));
@@ -338,7 +351,9 @@ let isWorking = false;
 function work() {
   const words = wordsOf(settings.search);
   const end = performance.now() + BUDGET;
-  const place = isAtEnd || CSS.supports('overflow-anchor', 'auto') ? undefined : log.scrollHeight;
+  // Safari does not keep what somebody reads in its place.
+  const kept = isAtEnd || CSS.supports('overflow-anchor', 'auto') ? undefined : inView();
+  const top = kept?.element.getBoundingClientRect().top;
   const made = [];
   for (let count = 1; pending.length > 0 && (count % 10 !== 0 || performance.now() < end); count++) {
     const entry = pending.pop();
@@ -350,8 +365,7 @@ function work() {
     mark(at);
     mark(at + 1);
   }
-  // Safari does not keep what somebody reads in its place.
-  if (place !== undefined && unread > 0) log.scrollTop -= log.scrollHeight - place;
+  if (kept) log.scrollTop += kept.element.getBoundingClientRect().top - top;
   const most = isAtEnd ? MAX : MAX_READING;
   dropOldest(Math.min(store.length - most, 500));
   drawCount();
@@ -546,8 +560,7 @@ async function loadPast() {
       const query = new URLSearchParams(settings.sites.map((site) => ['site', site]));
       if (settings.level !== 'debug') query.set('level', settings.level);
       query.set('limit', OLDER);
-      const oldest = store.find(({ key }) => typeof key === 'string');
-      if (oldest) query.set('before', oldest.id);
+      query.set('before', reach);
       url = new URL(`recent-logs?${query}`, http);
     }
     // With a level, or at an age, a page may be empty and not the last one.
@@ -557,6 +570,7 @@ async function loadPast() {
       if (run.signal.aborted) return;
       const next = /<([^>]*)>\s*;\s*rel="?next"?/.exec(answer.headers.get('Link'));
       url = pastNext = next && new URL(next[1], url);
+      if (messages.length > 0) reach = messages.at(-1).id;
       fresh = unknown(messages.map((message) => ({ site: settings.sites[0], ...message })));
       add(fresh, false);
     }
@@ -601,7 +615,7 @@ function pause(isOn) {
     waited = 0;
     if (hasForgotten) {
       hasForgotten = false;
-      dropOldest(store.length);
+      dropOldest(store.length, fresh[0].id);
     }
     add(fresh, true);
   }
@@ -621,6 +635,7 @@ let unseen = 0; // since somebody last looked
 let unsaid = 0, lastBad;
 let isQuiet = false;
 let audio;
+let isWaking = false;
 
 const isLookedAt = () => document.visibilityState === 'visible' && document.hasFocus();
 
@@ -646,10 +661,14 @@ function say() {
   setTimeout(() => { isQuiet = false; say(); }, QUIET * 1000);
 }
 
-function beep() {
+// Browsers are silent until somebody has clicked or typed in the page. What was
+// to be heard before is heard then, once.
+async function beep() {
   audio ??= new AudioContext();
-  // Browsers are silent until somebody has clicked or typed in the page.
-  audio.resume();
+  if (isWaking) return;
+  isWaking = true;
+  await audio.resume();
+  isWaking = false;
   const volume = audio.createGain();
   volume.connect(audio.destination);
   for (const [start, frequency] of [[0, 880], [0.18, 660]]) {
@@ -662,6 +681,8 @@ function beep() {
   volume.gain.setValueAtTime(0.2, audio.currentTime);
   volume.gain.exponentialRampToValueAtTime(0.001, audio.currentTime + 0.4);
 }
+
+for (const type of ['pointerdown', 'keydown']) addEventListener(type, () => { if (isWaking) audio.resume(); });
 
 function notify(text) {
   try {
@@ -712,6 +733,7 @@ const lineOf = (entry) => `${stampOf(entry)}  ${entry.shownSite}  ${entry.level.
 
 async function copy() {
   const shown = store.filter(matches());
+  if (shown.length === 0) return tell('There is nothing to copy.');
   const text = shown.map((entry) => `${lineOf(entry)}\n`).join('');
   try {
     await navigator.clipboard.writeText(text);
