@@ -249,13 +249,13 @@ for (const browserName of ['Chromium', 'a browser without scroll anchoring']) pa
   await untilShown(page, ...numbered(0, 399), 'Live');
   assert.ok(await isInView(page, rows.last()));
 
-  await rows.nth(200).scrollIntoViewIfNeeded();
+  await rows.nth(380).scrollIntoViewIfNeeded();
   const newest = page.locator('#newest');
   await newest.waitFor();
   let place;
   await until(async () => {
     const before = place;
-    place = (await rows.nth(200).boundingBox()).y;
+    place = (await rows.nth(380).boundingBox()).y;
     return place === before;
   });
   await post({ site, log_message: 'Later' });
@@ -263,7 +263,7 @@ for (const browserName of ['Chromium', 'a browser without scroll anchoring']) pa
   // An old one too, above what is read.
   await post({ site, log_message: 'Late', timestamp: now() - 5000 });
   await untilShown(page, 'Late', ...numbered(0, 399), 'Live', 'Later');
-  assert.ok(Math.abs((await rows.nth(201).boundingBox()).y - place) < 1);
+  assert.ok(Math.abs((await rows.nth(381).boundingBox()).y - place) < 1);
   await newest.click();
   await until(() => isInView(page, rows.last()), () => 'the newest row is not in view');
   await newest.waitFor({ state: 'hidden' });
