@@ -117,7 +117,8 @@ function addresses() {
 function addressOf(name, text, base) {
   const url = URL.canParse(text, base) ? new URL(text, base) : null;
   if (!url || !/^(https?|wss?):$/.test(url.protocol) || url.username || name === 'http' && !url.protocol.startsWith('http')) {
-    throw new Error(`The address of this page has a wrong '${name}': ${text}`);
+    const scheme = name === 'http' ? 'https' : 'wss';
+    throw new Error(`The address of this page has a wrong '${name}': ${text}; expected one such as ${scheme}://logs.example.org`);
   }
   const isLoopback = /^(localhost|127\.0\.0\.1|\[::1\])$/.test(url.hostname);
   if (location.protocol === 'https:' && /^(http|ws):$/.test(url.protocol) && !isLoopback) {
@@ -163,6 +164,7 @@ function drawState() {
   if (state.complete && !wasComplete) {
     wasComplete = true;
     reach = startOfList();
+    drawPast();
   }
   drawEmpty();
   drawTitle();
@@ -590,7 +592,7 @@ function drawPast() {
   set(button, past ? 'Loading older messages…' : 'Load older messages');
   // Not hidden or disabled before the end: it may have the keyboard.
   if (isPastEnd && document.activeElement === button) log.focus({ preventScroll: true });
-  button.hidden = isPastEnd;
+  button.hidden = isPastEnd || !wasComplete;
 }
 $('#older').onclick = loadPast;
 

@@ -896,7 +896,8 @@ for (const search of [
     await page.goto(`${server.url}/?site=${site}&${search}`);
     page.on('request', (request) => requests.push(request.url()));
     page.on('websocket', (socket) => requests.push(socket.url()));
-    await page.getByRole('alert').filter({ hasText: "The address of this page has a wrong '" }).waitFor();
+    await page.getByRole('alert').filter({ hasText: /The address of this page has a wrong '(http|ws)': .*; expected one such as (https|wss):/ }).waitFor();
+    assert.equal(await page.getByRole('button', { name: 'Load older messages' }).count(), 0);
     await untilIn(page, '#state', /^Not connected $/);
     await page.getByLabel('Level', { exact: true }).selectOption('from error');
     await page.getByLabel('Add a site').fill('b');
