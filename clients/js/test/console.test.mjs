@@ -40,8 +40,8 @@ after(async () => {
 // A test with a tab and a site of its own. It fails if the browser's console
 // shows any error but the expected ones.
 function pageTest(name, options, run) {
-  const { expected = [], ...context } = options;
-  test(name, { timeout: 120_000 }, async (t) => {
+  const { expected = [], timeout = 120_000, ...context } = options;
+  test(name, { timeout }, async (t) => {
     const tab = await browser.newContext({ viewport: DESKTOP, timezoneId: 'America/Los_Angeles', ...context });
     tab.setDefaultTimeout(30_000);
     try {
@@ -933,7 +933,7 @@ test('The server sends each file with its type, its policy, and so that no brows
 
 // ---- Much
 
-pageTest('10,000 messages, and 100 more each second, without a stutter', {}, async ({ t, page, site }) => {
+pageTest('10,000 messages, and 100 more each second, without a stutter', { timeout: 300_000 }, async ({ t, page, site }) => {
   await fill(site, 10_000, now() - 11_000, (number) => ({
     log_level: ['debug', 'info', 'info', 'warning', 'info', 'error'][number % 6],
     log_message: `Exposure ${number}: ${'guiding on star 14, rms 0.41", focus 11420. '.repeat(number % 7 === 0 ? 5 : 1)}`,
@@ -958,7 +958,7 @@ pageTest('10,000 messages, and 100 more each second, without a stutter', {}, asy
   };
   const began = Date.now();
   await open(page, `site=${site}`);
-  await until(async () => await rowsOf(page).count() === 10_000);
+  await until(async () => await rowsOf(page).count() === 10_000, async () => `${await rowsOf(page).count()} rows`, 60);
   t.diagnostic(`all ${await rowsOf(page).count()} rows after ${Date.now() - began} ms`);
   await measured('loading');
 
@@ -988,7 +988,7 @@ pageTest('10,000 messages, and 100 more each second, without a stutter', {}, asy
   await untilIn(page, '#count', /^10,\d+ messages$/);
   await page.locator('#log').evaluate((log) => { log.scrollTop = 0; });
   // All of it, and not more.
-  await until(async () => await rowsOf(page).count() === 10_000, async () => `${await rowsOf(page).count()} rows`);
+  await until(async () => await rowsOf(page).count() === 10_000, async () => `${await rowsOf(page).count()} rows`, 60);
   // Where all rows are laid out for each frame, it is ten times as much.
   for (const most of [end, reading]) assert.ok(most <= 100, `5 % of the frames take more than ${most} ms`);
 });
