@@ -164,9 +164,9 @@ impl Message {
             )));
         }
         let message = Self {
-            site,
             text: string("log_message", fields.log_message)?,
-            level: level(fields.log_level)?,
+            level: level(fields.log_level, &site)?,
+            site,
             key: timestamp(fields.timestamp, arrival)?,
         };
         let frame_bytes = message.to_frame().len();
@@ -490,7 +490,7 @@ fn string(name: &str, value: Option<Field>) -> Result<String, Error> {
     })
 }
 
-fn level(value: Option<Field>) -> Result<Level, Error> {
+fn level(value: Option<Field>, site: &str) -> Result<Level, Error> {
     let name = match value {
         None => return Ok(Level::Info),
         Some(Field::Json(raw)) if raw.get() == "null" => return Ok(Level::Info),
@@ -501,7 +501,7 @@ fn level(value: Option<Field>) -> Result<Level, Error> {
     }
     Ok(Level::from_name(&name).unwrap_or_else(|| {
         let name: String = name.chars().take(40).collect();
-        tracing::warn!(log_level = name, "unknown log_level, stored as info");
+        tracing::warn!(site, log_level = name, "unknown log_level, stored as info");
         Level::Info
     }))
 }

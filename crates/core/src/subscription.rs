@@ -69,6 +69,9 @@ impl Subscription {
         let mut take = |name| fields.remove(name).unwrap_or_default();
         let is_userstatus = take("action") == UPDATE_SUBSCRIBER_SITE;
         let sites = match take("site") {
+            Value::Null if is_userstatus => {
+                return Err(invalid("'site' is missing; expected one."));
+            }
             Value::Null => return Err(invalid("'site' is missing; expected one, or an array.")),
             Value::String(site) => vec![site],
             Value::Array(sites) if !is_userstatus => {
@@ -114,6 +117,8 @@ impl Subscription {
         let level = match take("level") {
             _ if is_userstatus => Level::Debug,
             Value::Null => Level::Debug,
+            // As in a query string.
+            Value::String(name) if name.is_empty() => Level::Debug,
             Value::String(name) => Level::from_name(&name).ok_or_else(|| {
                 invalid("'level' is not a level; expected debug, info, warning, error or critical.")
             })?,
@@ -166,6 +171,10 @@ mod tests {
             ),
             (
                 json!({"action": "subscribe", "site": ["saf"], "level": null, "more": 1}),
+                subscription(&["saf"], Level::Debug, false),
+            ),
+            (
+                json!({"action": "subscribe", "site": ["saf"], "level": ""}),
                 subscription(&["saf"], Level::Debug, false),
             ),
             (

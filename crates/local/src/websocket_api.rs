@@ -99,9 +99,25 @@ enum End {
     Client,
     /// This side closes it.
     Close(CloseCode, &'static str),
+    /// This side closes it as the gateway does, which tells no client why.
+    GoingAway(&'static str),
 }
 
-const GOING_AWAY: End = End::Close(CloseCode::Away, "Going away");
+impl End {
+    /// What the log says.
+    fn cause(&self) -> &'static str {
+        match self {
+            Self::Client => "the client",
+            Self::Close(CloseCode::Normal, _) => "closed through the management API",
+            Self::Close(_, cause) | Self::GoingAway(cause) => cause,
+        }
+    }
+}
+
+const IDLE: End = End::GoingAway("idle");
+const TOO_OLD: End = End::GoingAway("too old");
+const NO_PONG: End = End::GoingAway("no answer to pings");
+const STOPPING: End = End::GoingAway("the server stops");
 
 /// The end that an error of the library means (RFC 6455, section 7.4.1).
 fn wrong(error: &Error) -> End {
@@ -181,10 +197,21 @@ impl Connection {
                     .unwrap_or_default(),
             },
         );
+        self.log_opened();
         let end = self.exchange(&mut socket, &mut outbox).await;
+        tracing::info!(
+            connection_id = self.id,
+            cause = end.cause(),
+            "connection ended"
+        );
         // From here on a post to this connection is answered with 410.
         self.app.sockets.remove(&self.id);
-        if let End::Close(code, reason) = end {
+        let close = match end {
+            End::Client => None,
+            End::Close(code, reason) => Some((code, reason)),
+            End::GoingAway(_) => Some((CloseCode::Away, "Going away")),
+        };
+        if let Some((code, reason)) = close {
             let frame = CloseFrame {
                 code,
                 reason: reason.into(),
@@ -193,6 +220,20 @@ impl Connection {
             let _ = timeout(CLOSING, socket.close(Some(frame))).await;
             let _ = timeout(CLOSING, drain(socket.into_inner())).await;
         }
+    }
+
+    /// Says who it is, so that a line about its end can be understood.
+    fn log_opened(&self) {
+        let sites = self.query.iter().filter(|(name, _)| name == "site");
+        let sites: Vec<_> = sites.map(|(_, site)| site.as_str()).collect();
+        let forwarded = self.headers.get("x-forwarded-for");
+        tracing::info!(
+            connection_id = self.id,
+            ?sites,
+            address = %self.peer.address.ip(),
+            forwarded_for = forwarded.and_then(|value| value.to_str().ok()),
+            "connection opened"
+        );
     }
 
     async fn exchange(&self, socket: &mut WebSocketStream<TcpStream>, outbox: &mut Outbox) -> End {
@@ -224,15 +265,15 @@ impl Connection {
                         sent = self.send(socket, outbox, frame) => if sent.is_err() { return End::Client },
                         // Even while the client does not read.
                         () = close.cancelled() => return self.closed(),
-                        () = self.app.stop.cancelled() => return GOING_AWAY,
-                        () = sleep_until(too_old) => return GOING_AWAY,
+                        () = self.app.stop.cancelled() => return STOPPING,
+                        () = sleep_until(too_old) => return TOO_OLD,
                         // It could not answer a ping either.
                         () = sleep_until(after(options.ping.saturating_mul(2))) => return End::Client,
                     }
                 }
                 () = sleep_until(ping) => {
                     if !is_alive {
-                        return GOING_AWAY;
+                        return NO_PONG;
                     }
                     is_alive = false;
                     // A client that does not read is found by the next frame or
@@ -242,9 +283,9 @@ impl Connection {
                     continue;
                 }
                 () = close.cancelled() => return self.closed(),
-                () = self.app.stop.cancelled() => return GOING_AWAY,
-                () = sleep_until(idle) => return GOING_AWAY,
-                () = sleep_until(too_old) => return GOING_AWAY,
+                () = self.app.stop.cancelled() => return STOPPING,
+                () = sleep_until(idle) => return IDLE,
+                () = sleep_until(too_old) => return TOO_OLD,
             }
             idle = after(options.idle_timeout);
         }
@@ -277,7 +318,7 @@ impl Connection {
     /// The end when the connection was closed from outside.
     fn closed(&self) -> End {
         match self.connected_at.elapsed() {
-            Ok(age) if age > self.app.options.max_connection_age => GOING_AWAY,
+            Ok(age) if age > self.app.options.max_connection_age => TOO_OLD,
             _ => End::Close(CloseCode::Normal, ""),
         }
     }

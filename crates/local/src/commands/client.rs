@@ -281,8 +281,12 @@ fn refusal(place: &str, status: u16, body: &str) -> String {
     struct Body {
         message: String,
     }
-    let text = serde_json::from_str(body)
-        .map_or_else(|_| body.trim().to_owned(), |body: Body| body.message);
+    let text = match serde_json::from_str(body) {
+        Ok(Body { message }) => message,
+        // A page of a proxy.
+        Err(_) if body.trim_start().starts_with('<') => String::new(),
+        Err(_) => body.trim().to_owned(),
+    };
     let text: String = text.chars().take(MAX_TEXT).collect();
     match text.as_str() {
         "" => format!("{place} answers {status}"),
@@ -338,8 +342,13 @@ fn address(text: &str, [plain, secure]: [&str; 2]) -> Result<Url, Failure> {
             && url.password().is_none()
     })
     .ok_or_else(|| {
+        let given = if text.contains('@') {
+            "without a user or a password".to_owned()
+        } else {
+            format!("not '{text}'")
+        };
         Failure::Usage(format!(
-            "expected an address such as {plain}://127.0.0.1:3000 or {secure}://logs.example.org, not what is given for {plain}"
+            "expected an address such as {plain}://127.0.0.1:3000 or {secure}://logs.example.org, {given}"
         ))
     })
 }

@@ -34,10 +34,26 @@ pub struct Target {
 }
 
 impl Target {
-    /// The deployment, and the profile's sites.
-    pub fn resolve(self, key: Option<String>) -> Result<(Client, Vec<String>), Failure> {
+    /// The deployment for who sends, with this key or the profile's, and the
+    /// profile's sites.
+    pub fn to_send(self, key: Option<String>) -> Result<(Client, Vec<String>), Failure> {
+        let key = key.filter(|key| !key.is_empty());
+        let needs_key = key.is_none();
+        self.resolve(key, needs_key)
+    }
+
+    /// The deployment for who reads, and the profile's sites.
+    pub fn to_read(self) -> Result<(Client, Vec<String>), Failure> {
+        self.resolve(None, false)
+    }
+
+    fn resolve(
+        self,
+        key: Option<String>,
+        needs_key: bool,
+    ) -> Result<(Client, Vec<String>), Failure> {
         let profile = match self.profile.filter(|name| !name.is_empty()) {
-            Some(name) => profiles::read(&name)?,
+            Some(name) => profiles::read(&name, needs_key)?,
             None => Profile::default(),
         };
         // The profile's WebSocket API belongs to the profile's HTTP API.
@@ -47,8 +63,7 @@ impl Target {
             (None, None) => profile.ws,
         };
         let http = self.http.or(profile.http);
-        let key = key.filter(|key| !key.is_empty()).or(profile.key);
-        Ok((Client::new(http, ws, key)?, profile.sites))
+        Ok((Client::new(http, ws, key.or(profile.key))?, profile.sites))
     }
 }
 

@@ -40,8 +40,9 @@ struct Table {
     sites: Vec<String>,
 }
 
-/// Reads a profile of the configuration file.
-pub fn read(name: &str) -> Result<Profile, Failure> {
+/// Reads a profile of the configuration file. A file with a key is read only
+/// if it is needed: who reads may have no right to.
+pub fn read(name: &str, needs_key: bool) -> Result<Profile, Failure> {
     let path = path()?;
     let place = path.display();
     let wrong = |error: String| Failure::Usage(format!("{place}: {error}"));
@@ -77,14 +78,19 @@ pub fn read(name: &str) -> Result<Profile, Failure> {
             Some(key)
         }
         (Some(_), None) => return Err(wrong(format!("the key of '{name}' is not a string"))),
-        (None, Some(key_file)) => {
+        (None, Some(key_file)) if needs_key => {
             let key_file = path.with_file_name(key_file);
-            Some(
-                read_key(&key_file)
-                    .map_err(|error| Failure::Usage(format!("{}: {error}", key_file.display())))?,
-            )
+            let place = key_file.display();
+            let wrong = |error: String| {
+                Failure::Usage(format!("the key_file of '{name}', {place}: {error}"))
+            };
+            let key = read_key(&key_file).map_err(|error| wrong(error.to_string()))?;
+            if key.is_empty() {
+                return Err(wrong("it is empty".to_owned()));
+            }
+            Some(key)
         }
-        (None, None) => None,
+        (None, _) => None,
     };
     Ok(Profile {
         http: table.http,

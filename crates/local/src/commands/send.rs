@@ -23,6 +23,7 @@ const EXAMPLES: &str = "\
 Examples:
   logstream send --site tst 'Dome opened'
   logstream send --site tst --level warning Clouds from the west
+  logstream send --site tst -- '-5 degrees outside'
   tail -F telescope.log | logstream send --site tst
 
 The key is better in LOGSTREAM_KEY or in a profile: other users of the machine
@@ -95,7 +96,7 @@ struct State {
 }
 
 pub async fn run(options: Options) -> Result<(), Failure> {
-    let (client, of_profile) = options.target.resolve(options.key)?;
+    let (client, of_profile) = options.target.to_send(options.key)?;
     let sites = sites(options.site.into_iter().collect(), of_profile)?;
     let [site] = sites.as_slice() else {
         let text = "the profile has several sites; name one with --site";

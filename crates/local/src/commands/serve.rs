@@ -119,7 +119,13 @@ fn end_log(log: WorkerGuard) {
 fn publishers(file: &Path) -> Result<Publishers, Box<dyn std::error::Error>> {
     let place = file.display();
     let entries = std::fs::read_to_string(file).map_err(|error| format!("{place}: {error}"))?;
-    let publishers: Publishers = entries
+    // A line may be a comment.
+    let lines = entries
+        .lines()
+        .filter(|line| !line.trim_start().starts_with('#'));
+    let publishers: Publishers = lines
+        .collect::<Vec<_>>()
+        .join("\n")
         .parse()
         .map_err(|error: EntryError| format!("{place}: {error}"))?;
     if publishers.is_empty() {

@@ -407,7 +407,8 @@ fn with_keys(folder: &Path) -> (Process, String) {
         .output()
         .unwrap();
     let file = folder.join("entries");
-    std::fs::write(&file, &output.stdout).unwrap();
+    let entries = format!("# Whose it is: the dome's.\n{}", text(&output.stdout));
+    std::fs::write(&file, entries).unwrap();
     let process = Process::start(&["--port", "0", "--publisher-keys", file.to_str().unwrap()]);
     let key = text(&output.stderr);
     (
@@ -502,7 +503,7 @@ fn a_profile_has_the_addresses_and_the_sites() {
         "[profile.both]\nhttp = '{0}/'\nsites = ['tst', 'abc']\n[profile.deaf]\nhttp = '{0}'\nws = 'ws://127.0.0.1:1'\nsites = ['tst']\n",
         process.http()
     );
-    std::fs::write(&config, content).unwrap();
+    std::fs::write(&config, &content).unwrap();
     let run = |arguments: &[&str], profile: &str| {
         let mut client = client(arguments);
         client.env("LOGSTREAM_CONFIG", &config);
@@ -515,6 +516,17 @@ fn a_profile_has_the_addresses_and_the_sites() {
     };
     assert_eq!(recent(&[]), ["one", "two"]);
     assert_eq!(recent(&["--site", "abc"]), ["two"]);
+    // Who reads needs no right to the key.
+    let with_key = content.replace("'abc']", "'abc']\nkey_file = 'none'");
+    std::fs::write(&config, with_key).unwrap();
+    assert_eq!(recent(&["--site", "abc"]), ["two"]);
+    let error = failed(&run(&["send", "--site", "tst", "x"], "both"), 2);
+    assert!(error.contains("key_file of 'both'"), "{error}");
+    std::fs::write(folder.path().join("none"), "\n").unwrap();
+    let output = run(&["send", "--site", "tst", "x"], "both");
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stderr).contains("it is empty"), "{output:?}");
+    std::fs::write(&config, content).unwrap();
     // Derived from the HTTP API's address, and not.
     succeeded(run(&["smoke"], "both"));
     assert_eq!(run(&["smoke"], "deaf").status.code(), Some(1));

@@ -1,6 +1,6 @@
 //! Tests of the server as a process: what it needs and says at its start, its
-//! limits, its signals, its crashes; and of the commands. They are here because Cargo tells only a
-//! package's own tests where its binary is.
+//! limits, its signals, its crashes; and of the commands. They are here because
+//! Cargo tells only a package's own tests where its binary is.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 

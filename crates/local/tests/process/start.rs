@@ -1,8 +1,9 @@
 //! The start, the environment, the output and the end.
 
 use std::fs::File;
+use std::io::{BufRead as _, BufReader};
 use std::net::{TcpListener, TcpStream};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -206,4 +207,27 @@ fn a_second_server_on_a_folder_says_in_one_line_that_it_is_in_use() {
     assert!(error.contains("is in use by another server"), "{error}");
     first.log("x");
     viewer.reads("x");
+}
+
+#[test]
+fn the_log_says_who_connected_and_why_a_connection_ended() {
+    let mut server = command(&["--port", "0", "--idle-timeout", "1"]);
+    let mut process = Process::spawn(server.env("RUST_LOG", "info").stderr(Stdio::piped()));
+    let mut viewer = Viewer::open(connect(&process.address)).opened();
+    assert_eq!(viewer.try_text(), None);
+    let log = BufReader::new(process.child.stderr.take().unwrap());
+    let mut lines = log.lines().map(Result::unwrap);
+    let opened = lines
+        .find(|line| line.contains("connection opened"))
+        .unwrap();
+    assert!(opened.contains(r#"sites=["tst"]"#) && opened.contains("address=127.0.0.1"));
+    let ended = lines
+        .find(|line| line.contains("connection ended"))
+        .unwrap();
+    assert!(ended.contains(r#"cause="idle""#), "{ended}");
+    let id = |line: &str| {
+        let (_, id) = line.split_once("connection_id=").unwrap();
+        id.split(' ').next().unwrap().to_owned()
+    };
+    assert_eq!(id(&opened), id(&ended));
 }
