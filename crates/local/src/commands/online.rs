@@ -29,7 +29,7 @@ pub struct Options {
 }
 
 pub async fn run(options: Options) -> Result<(), Failure> {
-    let (client, of_profile) = options.target.to_read()?;
+    let (client, of_profile) = options.target.reader()?;
     let sites = sites(options.sites, of_profile)?;
     let mut lines = String::new();
     for site in &sites {

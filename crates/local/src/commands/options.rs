@@ -36,14 +36,14 @@ pub struct Target {
 impl Target {
     /// The deployment for who sends, with this key or the profile's, and the
     /// profile's sites.
-    pub fn to_send(self, key: Option<String>) -> Result<(Client, Vec<String>), Failure> {
+    pub fn sender(self, key: Option<String>) -> Result<(Client, Vec<String>), Failure> {
         let key = key.filter(|key| !key.is_empty());
         let needs_key = key.is_none();
         self.resolve(key, needs_key)
     }
 
     /// The deployment for who reads, and the profile's sites.
-    pub fn to_read(self) -> Result<(Client, Vec<String>), Failure> {
+    pub fn reader(self) -> Result<(Client, Vec<String>), Failure> {
         self.resolve(None, false)
     }
 

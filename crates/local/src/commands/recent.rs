@@ -43,7 +43,7 @@ pub struct Options {
 }
 
 pub async fn run(options: Options) -> Result<(), Failure> {
-    let (client, of_profile) = options.target.to_read()?;
+    let (client, of_profile) = options.target.reader()?;
     let sites = sites(options.sites, of_profile)?;
     let limit = options.limit.and_then(|limit| usize::try_from(limit).ok());
     let messages = client

@@ -96,7 +96,7 @@ struct State {
 }
 
 pub async fn run(options: Options) -> Result<(), Failure> {
-    let (client, of_profile) = options.target.to_send(options.key)?;
+    let (client, of_profile) = options.target.sender(options.key)?;
     let sites = sites(options.site.into_iter().collect(), of_profile)?;
     let [site] = sites.as_slice() else {
         let text = "the profile has several sites; name one with --site";

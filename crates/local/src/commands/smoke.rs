@@ -63,7 +63,7 @@ const STEPS: [&str; 5] = [
 ];
 
 pub async fn run(options: Options) -> Result<(), Failure> {
-    let (client, _) = options.target.to_send(options.key)?;
+    let (client, _) = options.target.sender(options.key)?;
     signals::on_either(|code| std::process::exit(code))?;
     let unique = || format!("{:012x}", fastrand::u64(..1 << 48));
     let mut smoke = Smoke {

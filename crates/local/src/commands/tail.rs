@@ -61,7 +61,7 @@ pub struct Options {
 }
 
 pub async fn run(options: Options) -> Result<(), Failure> {
-    let (client, of_profile) = options.target.to_read()?;
+    let (client, of_profile) = options.target.reader()?;
     let sites = sites(options.sites, of_profile)?;
     signals::on_either(|_| std::process::exit(0))?;
     let mut tail = Tail {
