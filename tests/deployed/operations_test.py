@@ -46,13 +46,26 @@ def blocks():
 # of AWS_ENDPOINT_URL. The addresses are the emulator's.
 HERE = """
 aws() { command aws --endpoint-url "$AWS_ENDPOINT_URL" "$@"; }
+stage=dev
 http=$LOGSTREAM_HTTP_URL
 ws=$LOGSTREAM_WS_URL
 manage=${ws/#ws/http}
 """
 
 
+def says_what_is_missing():
+    """Each command that needs Python's packages names the page's command that
+    gives them, where there are none."""
+    for name in ("release", "rebroadcast", "publisher-keys"):
+        command = [sys.executable, "-S", "-E", ROOT / "infra" / name, "--help"]
+        result = subprocess.run(command, capture_output=True, text=True)
+        named = re.findall(r"(?m)^    (.*)", result.stderr)
+        if len(named) != 1 or not any(named[0] in block for block in blocks()):
+            sys.exit(f"infra/{name} without packages says:\n{result.stderr}")
+
+
 def main():
+    says_what_is_missing()
     prelude = None
     ran, unused = 0, set(ELSEWHERE)
     for block in blocks():
