@@ -42,6 +42,7 @@ export class Machine {
       section.split('\n', 1)[0],
       [...section.matchAll(/^```sh\n(.*?)^```/gms)].map(([, block]) => block),
     ]));
+    [, machine.rules] = /^```yaml\n(.*?)^```/ms.exec(page);
     for (const folder of ['usr/local/bin', 'etc/systemd/system', 'etc/nginx/conf.d', 'var/lib', 'var/backups', 'run']) {
       await mkdir(join(machine.root, folder), { recursive: true });
     }
@@ -154,9 +155,9 @@ export class Machine {
     assert.equal(line, `listening on http://127.0.0.1:${this.port}`);
   }
 
-  async stop() {
+  async stop(signal = 'SIGTERM') {
     if (!this.server) return;
-    this.server.child.kill('SIGTERM');
+    this.server.child.kill(signal);
     await this.server.exited;
     this.server = undefined;
   }
