@@ -88,6 +88,12 @@ fn start_log() -> WorkerGuard {
     // messages share a second.
     let filter =
         EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn,dynoxide=error"));
+    // After each 5xx of a table the SDK complains that it knows of no network
+    // connection. There is none in one process.
+    let filter = match "aws_smithy_runtime::client::http::connection_poisoning=off".parse() {
+        Ok(silent) => filter.add_directive(silent),
+        Err(_) => filter,
+    };
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(stderr().is_terminal())
