@@ -186,7 +186,7 @@ test('The function for the shell sends any text, and the warnings can be read', 
   assert.deepEqual(warnings.map(({ message }) => message), ['Wind & clouds']);
   // It is told when nothing was stored.
   const wrong = here(send, 'x'.repeat(1025));
-  await assert.rejects(shell(t, wrong), /error: 400/);
+  await assert.rejects(shell(t, wrong), /error: 400\n.*'site' is 1025 bytes long/);
 });
 
 test('A page that uses reconnecting-websocket shows the same with the other import', options, async (t) => {
