@@ -135,11 +135,12 @@ test('The command line of the Python client sends, and shows what comes', option
   const folder = await mkdtemp(join(tmpdir(), 'logstream-'));
   t.after(() => rm(folder, { recursive: true }));
   await writeFile(join(folder, 'telescope.log'), 'Slewing\nTracking\n');
-  const [send, follow, tail] = here(take('clients', 'On the command line: sh'), site).trim().split('\n');
+  const [send, keep, follow, tail] = here(take('clients', 'On the command line: sh'), site).trim().split('\n');
   await shell(t, send);
+  await shell(t, `cd ${folder} && ${keep}`);
   start(t, 'bash', ['-c', `cd ${folder} && ${follow}`]);
-  await until(async () => (await stored(site)).length === 3, async () => JSON.stringify(await stored(site)));
-  assert.deepEqual(await stored(site), [['Dome opened', 'warning'], ['Slewing', 'info'], ['Tracking', 'info']]);
+  await until(async () => (await stored(site)).length === 4, async () => JSON.stringify(await stored(site)));
+  assert.deepEqual(await stored(site), [['Dome opened', 'warning'], ['Dome closed', 'info'], ['Slewing', 'info'], ['Tracking', 'info']]);
   const watching = start(t, 'bash', ['-c', `exec ${tail}`]);
   await untilWatched(site);
   await post({ site, log_message: 'live' });

@@ -13,6 +13,8 @@ import threading
 import time
 from pathlib import Path
 
+from logstream.__main__ import _LEVELS
+
 from .support import PATIENCE, Case, Server, until
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "clients.md"
@@ -58,6 +60,16 @@ class Send(Case):
         self.assertIn(b"1 not stored, not sent at exit", done.stderr)
         done = self.run_send("127.0.0.1", self.site, "text")
         self.assertEqual(done.returncode, 2)
+
+    def test_an_unknown_level_is_refused_and_each_of_the_contract_is_known(self) -> None:
+        done = self.run_send(self.server.url, self.site, "text", "--level", "loud")
+        self.assertEqual(done.returncode, 2)
+        self.assertIn(b"'loud'; expected debug, info, warning, error or critical", done.stderr)
+        self.assertEqual(self.server.texts(self.site), [])
+        table = PAGE.with_name("contract.md").read_text("utf-8").split("\n### Levels\n", 1)[1].split("\n#", 1)[0]
+        names = re.findall(r"`([a-z]+)`", table)
+        self.assertGreater(len(names), 20)
+        self.assertEqual(set(names), set(_LEVELS.split()))
 
     def test_with_a_spool_the_next_one_sends_what_is_left(self) -> None:
         server = self.own_server()

@@ -15,6 +15,11 @@ from ._client import Client
 from ._http import base_url
 
 _QUEUE = 1000
+# Those that the server knows. It takes any other for `info`.
+_LEVELS = (
+    "debug trace verbose fine finer finest info information informational notice config warning warn error err severe "
+    "critical crit fatal alert emerg emergency panic"
+)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -31,7 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
     send.add_argument("url", help="the deployment's address")
     send.add_argument("site")
     send.add_argument("text", help="- for the lines of the standard input")
-    send.add_argument("--level", default="info")
+    send.add_argument("--level", type=_level, default="info", help="such as info, the default, or warning")
     send.add_argument(
         "--spool", metavar="FOLDER", help="keep the messages there until they are stored, also those of the run before"
     )
@@ -61,6 +66,12 @@ def main(arguments: list[str] | None = None) -> int:
         # Whoever read the output has gone. Python would complain at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+def _level(name: str) -> str:
+    if name.strip().lower() not in _LEVELS.split():
+        raise argparse.ArgumentTypeError(f"{name!r}; expected debug, info, warning, error or critical")
+    return name
 
 
 def _send(options: argparse.Namespace) -> int:
