@@ -76,7 +76,7 @@ class Send(Case):
         server.kill()
         done = self.run_send(server.url, self.site, "left", "--timeout", "0.2", "--spool", self.folder)
         self.assertEqual(done.returncode, 1)
-        self.assertIn(b"waits in " + self.folder.encode(), done.stderr)
+        self.assertIn(b"1 message waits in " + self.folder.encode(), done.stderr)
         server.start()
         done = self.run_send(server.url, self.site, "next", "--spool", self.folder)
         self.assertEqual((done.returncode, done.stderr), (0, b""))

@@ -194,6 +194,23 @@ time.sleep(600)
         self.flush(second)
         self.assertEqual(server.texts(self.site), ["left"])
 
+    def test_what_waits_in_the_folder_at_the_end_is_told(self) -> None:
+        text = (
+            "c = logstream.Client(url, site, spool=rest[0], flush_timeout=0.5)\nfor n in range(int(rest[1])): c.send(n)"
+        )
+        for count, line in (
+            ("2", "2 messages wait in"),
+            ("1", "1 message and what earlier runs left wait in"),
+            ("0", "what earlier runs left waits in"),
+        ):
+            process = self.script(text, "http://127.0.0.1:1", self.site, self.folder, count)
+            _, errors = process.communicate(timeout=PATIENCE)
+            self.assertEqual(process.returncode, 0)
+            self.assertIn(f"{line} {self.folder} for the next start", errors)
+        # Where nothing is left, nothing is told.
+        process = self.script(text, self.server.url, self.site, self.folder, "1")
+        self.assertEqual(process.communicate(timeout=PATIENCE), ("", ""))
+
     def test_two_processes_with_one_folder_send_each_their_own_and_adopt_only_the_dead(self) -> None:
         gate = threading.Event()
         proxy = self.proxy(unless(gate))

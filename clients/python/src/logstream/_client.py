@@ -147,6 +147,8 @@ class Client:
         self._worker: threading.Thread | None = None
         # The spools of earlier processes have not all been sent.
         self._is_recovering = self._spool is not None
+        # There is one whose messages have not all been sent.
+        self._has_found = False
         self._closing = False
         # When the worker has to end, after `close`.
         self._deadline: float | None = None
@@ -227,7 +229,7 @@ class Client:
         self._start()
         return True
 
-    def _drop(self, reason: str, told: str | None = None, count: int = 1) -> bool:
+    def _drop(self, reason: str, told: str | None = None, count: int = 1, key: str | None = None) -> bool:
         with self._condition:
             self._dropped[reason] = self._dropped.get(reason, 0) + count
             if told is not None:
@@ -239,8 +241,9 @@ class Client:
                     self._start()
         return False
 
-    def _tell(self, line: str) -> None:
-        """Has the worker log a line, the first time that it is told."""
+    def _tell(self, line: str, key: str | None = None) -> None:
+        """Has the worker log a line, the first time that it, or its key, is told."""
+        key = line if key is None else key
         with self._condition:
             if line not in self._told and len(self._told) < 100:
                 self._told[line] = True
@@ -290,15 +293,27 @@ class Client:
                 self._worker = None
             left = len(self._queue)
             lost = sum(1 for entry in self._queue if entry.file is None)
+            trouble = self._last_error or "time ran out"
             self._queue.clear()
             self._bytes = 0
+            waiting = self._waits_in_spool(left - lost)
+            if self._spool and waiting:
+                self._tell(f"{waiting} in {self._spool.folder} for the next start: {trouble}", "the spool at the end")
             if lost:
-                trouble = self._last_error or "time ran out"
                 self._drop(NOT_SENT_AT_EXIT, f"{lost} messages could not be sent before the end: {trouble}", lost)
             lines, self._to_tell = self._to_tell, []
         for line in lines:
             _report(line)
         return left == 0 and not self._is_recovering
+
+    def _waits_in_spool(self, own: int) -> str:
+        """Says what a later start has to send, of this many own messages and
+        of those that were found; they are not counted, as most are not read yet."""
+        waiting = [f"{own} message{'' if own == 1 else 's'}"] if own else []
+        if self._has_found:
+            waiting.append("what earlier runs left")
+        verb = "wait" if own > 1 or len(waiting) > 1 else "waits"
+        return f"{' and '.join(waiting)} {verb}" if waiting else ""
 
     def _begin_to_close(self, timeout: float | None = None) -> None:
         with self._condition:
@@ -394,6 +409,7 @@ class Client:
         assert self._spool
         try:
             for file in self._spool.left_behind():
+                self._has_found = True
                 left = deque(file.messages())
                 while left:
                     # A power cut may leave anything in a file.
@@ -411,6 +427,7 @@ class Client:
         except (OSError, ValueError) as error:
             self._tell(f"the spool cannot be read: {error}")
         with self._condition:
+            self._has_found = False
             self._is_recovering = False
             self._condition.notify_all()
 

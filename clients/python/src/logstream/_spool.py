@@ -139,7 +139,7 @@ class Spool:
     """This process's part of the folder."""
 
     def __init__(self, folder: str, url: str, fsync: bool) -> None:
-        self._folder = folder
+        self.folder = folder
         # The messages for other deployments are left alone.
         self._prefix = hashlib.sha256(url.encode("utf-8")).hexdigest()[:12] + "-"
         self._fsync = fsync
@@ -167,14 +167,14 @@ class Spool:
             self._current = None
 
     def _create(self) -> SpoolFile:
-        os.makedirs(self._folder, mode=0o700, exist_ok=True)
-        with os.scandir(self._folder) as entries:
+        os.makedirs(self.folder, mode=0o700, exist_ok=True)
+        with os.scandir(self.folder) as entries:
             if sum(entry.stat().st_size for entry in entries) > _MAX_FOLDER:
-                raise OSError(f"{self._folder} has reached its limit of {_MAX_FOLDER >> 20} MiB")
+                raise OSError(f"{self.folder} has reached its limit of {_MAX_FOLDER >> 20} MiB")
         while True:
             self._count += 1
             name = f"{self._prefix}{time.time_ns():020d}-{os.getpid()}-{self._count}.spool"
-            path = os.path.join(self._folder, name)
+            path = os.path.join(self.folder, name)
             fd = os.open(path, _FLAGS | os.O_CREAT | os.O_EXCL, 0o600)
             if not self._is_ours(fd, path):
                 # Another process took it for one that was left behind.
@@ -192,7 +192,7 @@ class Spool:
 
     def _fsync_folder(self) -> None:
         if sys.platform != "win32":
-            fd = os.open(self._folder, os.O_RDONLY)
+            fd = os.open(self.folder, os.O_RDONLY)
             try:
                 os.fsync(fd)
             finally:
@@ -216,11 +216,11 @@ class Spool:
         or closed."""
         names: list[str] = []
         try:
-            names = sorted(os.listdir(self._folder))
+            names = sorted(os.listdir(self.folder))
         except FileNotFoundError:
             return
         for name in names:
-            path = os.path.join(self._folder, name)
+            path = os.path.join(self.folder, name)
             if not (name.startswith(self._prefix) and name.endswith(".spool")):
                 continue
             if any(file.path == path for file in list(self._open)):
