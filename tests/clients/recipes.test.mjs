@@ -115,7 +115,7 @@ test('New code in Python and the handler for logging send', options, async (t) =
   const site = newSite();
   const [brief, handler] = scripts.slice(2);
   await python(t, here(brief, site));
-  await python(t, `${here(handler, site)}\nlogging.getLogger().setLevel("INFO")\nlogging.info("logged")`);
+  await python(t, `${here(handler, site)}\nlogging.info("logged")`);
   assert.deepEqual(await stored(site), [['Dome opened', 'info'], ['Clouds from the west', 'warning'], ['logged', 'info']]);
 });
 
