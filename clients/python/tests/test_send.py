@@ -99,6 +99,22 @@ class Well(Case):
         self.assertEqual(len(history), 3 + len(wrong))
         self.assertTrue(all(abs(message["timestamp"] - time.time()) < PATIENCE for message in history[3:]))
 
+    def test_a_timestamp_that_is_not_taken_is_shown(self) -> None:
+        wrong: dict[object, str] = {
+            1604514063418: "1604514063418 (milliseconds?); the present",
+            "yesterday": "'yesterday'; the present",
+        }
+        for timestamp, line in wrong.items():
+            client = self.client(self.server.url)
+            with self.assertLogs("logstream", "WARNING") as logs:
+                for _ in range(2):
+                    self.assertTrue(client.send("wrong", timestamp=timestamp))
+                client.send("wrong", timestamp=-1)
+                self.flush(client)
+                until(lambda: logs.output)
+            self.assertEqual(len(logs.output), 1)
+            self.assertIn(line, logs.output[0])
+
     def test_identical_messages_of_one_instant_are_all_stored(self) -> None:
         client = self.client(self.server.url)
         with mock.patch("time.time_ns", return_value=1_700_000_000_000_000_999):

@@ -189,7 +189,12 @@ class Client:
                 time = None if timestamp is None else _message.microseconds(timestamp)
                 if time is None:
                     if timestamp is not None:
-                        self._tell("a timestamp is not in Unix seconds; the present is sent instead")
+                        guess = " (milliseconds?)" if _message.is_milliseconds(timestamp) else ""
+                        self._tell(
+                            "a timestamp is not in Unix seconds: "
+                            f"{_message.shown(timestamp)}{guess}; the present is sent instead",
+                            "timestamp",
+                        )
                     time = self._clock.now()
                 elif not is_exact:
                     time = self._clock.unique(time)

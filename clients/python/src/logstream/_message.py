@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import time
 from collections import deque
 
@@ -62,6 +63,14 @@ def microseconds(timestamp: object) -> int | None:
     return value if 0 <= value <= _MAX_MICROSECONDS else None
 
 
+def is_milliseconds(timestamp: object) -> bool:
+    """Whether a timestamp that is not taken is too large for seconds."""
+    try:
+        return _MAX_MICROSECONDS < float(timestamp) * 1_000_000 < math.inf  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        return False
+
+
 def level_name(level: object) -> str:
     """The name of a level, which may be a number of `logging`."""
     if isinstance(level, str):
@@ -88,6 +97,15 @@ def printable(value: object) -> str:
     # Half of a surrogate pair, as in names of files that are not UTF-8. The
     # server refuses it.
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def shown(value: object) -> str:
+    """A value in an error: not all of a long one."""
+    try:
+        text = repr(value)
+    except Exception:
+        text = f"<{type(value).__name__}>"
+    return text if len(text) <= 100 else f"{text[:97]}..."
 
 
 def body(site: str, text: str, level: str, time: int) -> bytes:
