@@ -408,6 +408,18 @@ class Refused(Case):
                 Client(url)
         with self.assertRaises(ValueError):
             Client(self.server.url, key="two\nlines")
+        for site in (5, "", b"tst"):
+            wrong: Any = site
+            with self.assertRaisesRegex(ValueError, "expected a site such as 'tst', not "):
+                logstream.configure(self.server.url, wrong)
+            with self.assertRaisesRegex(ValueError, "expected a site such as 'tst', not "):
+                logstream.Handler(self.server.url, wrong)
+        # `send` may name the site, a record of `logging` cannot.
+        anywhere = self.client(self.server.url, site=None)
+        with self.assertRaises(ValueError):
+            logstream.Handler(self.server.url)
+        with self.assertRaises(ValueError):
+            logstream.Handler(client=anywhere)
 
 
 class ProxyOfTheEnvironment(Case):

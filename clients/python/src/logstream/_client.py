@@ -105,6 +105,8 @@ class Client:
         context: ssl.SSLContext | None = None,
     ) -> None:
         self._url = base_url(url)
+        if site is not None and not _is_site(site):
+            raise ValueError(f"expected a site such as 'tst', not {_message.shown(site)}")
         self._site = site
         if key is None:
             key = os.environ.get("LOGSTREAM_KEY")
@@ -183,7 +185,9 @@ class Client:
                 if self._closing:
                     return self._drop(CLOSED)
                 if site is None or site == "":
-                    return self._drop(INVALID, "a message has no site")
+                    return self._drop(INVALID, "a message has no site", key="no site")
+                if not _is_site(site):
+                    return self._drop(INVALID, f"a site must be a string, not {_message.shown(site)}", key="site")
                 if len(text) > _message.MAX_TEXT:
                     return self._drop(TOO_LARGE, f"a message of {len(text)} characters is too large")
                 time = None if timestamp is None else _message.microseconds(timestamp)
@@ -519,6 +523,10 @@ class Client:
             lines, self._to_tell = self._to_tell, []
         for line in lines:
             _report(line)
+
+
+def _is_site(site: object) -> bool:
+    return isinstance(site, str) and site != ""
 
 
 def _fitting(bodies: list[bytes]) -> int:

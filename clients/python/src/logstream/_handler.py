@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from ._client import Client
+from ._client import Client, _is_site
+from ._message import shown
 
 
 class Handler(logging.Handler):
@@ -30,6 +31,10 @@ class Handler(logging.Handler):
         **options: Any,
     ) -> None:
         super().__init__(level)
+        # A record names no site.
+        named = site if site is not None or client is None else client._site
+        if not _is_site(named):
+            raise ValueError(f"expected a site such as 'tst', not {shown(named)}")
         self._site = site
         self._owns_client = client is None
         self.client = client if client is not None else Client(url, site, **options)
