@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import signal
@@ -443,3 +444,97 @@ class Module(Case):
         self.assertTrue(logstream.flush(PATIENCE))
         self.assertEqual(self.server.texts(self.site), ["Dome opened", "Clouds"])
         self.assertEqual(logstream.stats()[self.server.url].sent, 2)
+
+    def test_the_numbers_of_clients_with_one_address_are_added(self) -> None:
+        url = self.proxy().url
+        client = logstream.configure(url, self.site)
+        self.addCleanup(client.close)
+        self.assertTrue(logstream.send("of configure"))
+        self.assertFalse(logstream.send("of configure", site=5))  # type: ignore[arg-type]
+        for key in ("one", "two"):
+            headers = {"Authorization": f"Bearer {key}"}
+            self.assertTrue(
+                logstream.post(url + "/newlog", {"site": self.site, "log_message": key}, headers=headers).ok
+            )
+        self.assertFalse(logstream.post(url, {"site": self.site}).ok)
+        self.assertTrue(logstream.flush(PATIENCE))
+        numbers = logstream.stats()[url]
+        self.assertEqual(numbers[:6], (0, 3, 0, 0, {"invalid": 2}, 0))
+        self.assertIn("a site must be a string", numbers.last_error)
+
+
+class Post(Case):
+    """`logstream.post`, which takes what `requests.post` takes."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        # An address of its own has numbers of its own.
+        self.url = self.proxy().url
+
+    def stored(self) -> list[str]:
+        self.assertTrue(logstream.flush(PATIENCE))
+        return self.server.texts(self.site)
+
+    def messages(self, *texts: object) -> list[dict[str, object]]:
+        return [{"site": self.site, "log_message": text} for text in texts]
+
+    def dropped(self, body: object, line: str) -> None:
+        """Posts what is dropped, and finds the line about it in the log."""
+        with self.assertLogs("logstream", "WARNING") as logs:
+            answer = logstream.post(self.url, json=body)
+            until(lambda: logs.output)
+        self.assertEqual((answer.ok, answer.status_code, answer.json()), (False, 507, {"message": "Dropped."}))
+        self.assertIn(line, logs.output[0])
+
+    def test_each_message_of_an_array_is_queued(self) -> None:
+        self.assertTrue(logstream.post(self.url, json=self.messages("one", "two")).ok)
+        self.assertTrue(logstream.post(self.url, data=json.dumps(self.messages("three", "four"))).ok)
+        self.assertTrue(logstream.post(self.url, json.dumps(self.messages(*range(120))).encode()).ok)
+        self.assertEqual(self.stored(), ["one", "two", "three", "four", *map(str, range(120))])
+
+    def test_a_form_is_taken_in_each_way_that_requests_takes_it(self) -> None:
+        self.assertTrue(logstream.post(self.url, {"site": self.site, "log_message": "a mapping"}).ok)
+        self.assertTrue(logstream.post(self.url, [("site", self.site), ("log_message", "pairs")]).ok)
+        self.assertTrue(logstream.post(self.url, f"site={self.site}&log_message=a+text%21").ok)
+        self.assertEqual(self.stored(), ["a mapping", "pairs", "a text!"])
+
+    def test_what_is_no_message_is_told_and_costs_no_other(self) -> None:
+        self.dropped("Dome opened", "not a JSON object or a form with 'site' and 'log_message': 'Dome opened'")
+        wrong: list[Any] = [None, 5, [], "5", '{"site": "a=b', b"\xff", object(), [[1]], "[]"]
+        for body in wrong:
+            self.assertFalse(logstream.post(self.url, body).ok, body)
+        before, after = self.messages("before", "after")
+        self.assertFalse(logstream.post(self.url, json=[before, "wrong", after]).ok)
+        self.assertEqual(self.stored(), ["before", "after"])
+        self.assertEqual(logstream.stats()[self.url].dropped, {"invalid": len(wrong) + 2})
+
+    def test_a_message_without_a_text_is_dropped_and_the_field_is_named(self) -> None:
+        self.dropped({"site": self.site, "message": "Dome opened"}, "no 'log_message', only 'site, message'")
+        self.assertFalse(logstream.post(self.url, json={"site": self.site}).ok)
+        self.assertFalse(logstream.post(self.url, json={"site": self.site, "log_message": None}).ok)
+        # One that is given is stored, also if it is empty.
+        self.assertTrue(logstream.post(self.url, json={"site": self.site, "log_message": ""}).ok)
+        self.assertEqual(self.stored(), [""])
+
+    def test_a_site_that_is_no_string_is_told_also_after_other_faults(self) -> None:
+        self.dropped({"site": self.site}, "log_message")
+        self.dropped({"site": 5, "log_message": "x"}, "a site must be a string, not 5")
+        self.dropped({"log_message": "x"}, "a message has no site")
+        self.assertEqual(self.stored(), [])
+
+    def test_the_names_of_the_exceptions_of_requests_are_there(self) -> None:
+        text = """
+import logstream as requests
+from logstream.exceptions import ConnectionError, HTTPError, Timeout
+for name in ("ConnectionError", "HTTPError", "Timeout"):
+    try:
+        raise getattr(requests, name)("as requests would")
+    except requests.exceptions.RequestException as error:
+        assert isinstance(error, getattr(requests.exceptions, name)) and isinstance(error, OSError)
+answer = requests.post(url, json={"site": site, "log_message": "x"})
+answer.raise_for_status()
+assert answer.json() == {"message": "Queued."}
+"""
+        process = self.script(text, self.url, self.site)
+        _, errors = process.communicate(timeout=PATIENCE)
+        self.assertEqual((process.returncode, errors), (0, ""))

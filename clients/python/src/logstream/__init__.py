@@ -16,9 +16,16 @@ For `logging`:
 
 from __future__ import annotations
 
+from . import exceptions
 from ._client import Client, Stats
 from ._default import Queued, configure, flush, post, send, stats
 from ._handler import Handler
 
-__all__ = ["Client", "Handler", "Queued", "Stats", "configure", "flush", "post", "send", "stats"]
+# As `requests` has them, but not for `import *`: one hides a name of Python's own.
+from .exceptions import ConnectionError as ConnectionError
+from .exceptions import HTTPError as HTTPError
+from .exceptions import RequestException as RequestException
+from .exceptions import Timeout as Timeout
+
+__all__ = ["Client", "Handler", "Queued", "Stats", "configure", "exceptions", "flush", "post", "send", "stats"]
 __version__ = "0.1.0"

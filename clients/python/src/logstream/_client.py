@@ -243,8 +243,10 @@ class Client:
             self._dropped[reason] = self._dropped.get(reason, 0) + count
             if told is not None:
                 self._last_error = told
-                if reason not in self._told:
-                    self._told[reason] = True
+                # A reason may have several faults behind it, each worth a line.
+                key = reason if key is None else key
+                if key not in self._told:
+                    self._told[key] = True
                     self._to_tell.append(told)
                     self._condition.notify_all()
                     self._start()
@@ -254,8 +256,8 @@ class Client:
         """Has the worker log a line, the first time that it, or its key, is told."""
         key = line if key is None else key
         with self._condition:
-            if line not in self._told and len(self._told) < 100:
-                self._told[line] = True
+            if key not in self._told and len(self._told) < 100:
+                self._told[key] = True
                 self._to_tell.append(line)
 
     def flush(self, timeout: float | None = None) -> bool:
