@@ -117,8 +117,6 @@ impl Subscription {
         let level = match take("level") {
             _ if is_userstatus => Level::Debug,
             Value::Null => Level::Debug,
-            // As in a query string.
-            Value::String(name) if name.is_empty() => Level::Debug,
             Value::String(name) => Level::from_name(&name).ok_or_else(|| {
                 invalid("'level' is not a level; expected debug, info, warning, error or critical.")
             })?,
@@ -171,10 +169,6 @@ mod tests {
             ),
             (
                 json!({"action": "subscribe", "site": ["saf"], "level": null, "more": 1}),
-                subscription(&["saf"], Level::Debug, false),
-            ),
-            (
-                json!({"action": "subscribe", "site": ["saf"], "level": ""}),
                 subscription(&["saf"], Level::Debug, false),
             ),
             (
