@@ -66,9 +66,16 @@ export interface Watch {
   /** The list that was handed over last. */
   readonly messages: Message[];
   readonly state: State;
-  /** Shows other sites, or another level, over the same connection. */
+  /**
+   * Shows other sites, or another level, over the same connection. Without a
+   * level it stays; `debug` is all.
+   * @throws {RangeError} if all that watch over this connection would watch more than 10 sites.
+   */
   show(sites: string | readonly string[], level?: Level): void;
-  /** Sends a text, or an object as JSON, once the connection is open. False if too many wait already. */
+  /**
+   * Sends a text, or an object as JSON, once the connection is open. False if too many wait already.
+   * @throws {TypeError} for the actions `subscribe` and `updatesubscribersite`: that is what `show` is for.
+   */
   send(data: string | object): boolean;
   stop(): void;
 }
@@ -78,6 +85,7 @@ export interface Watch {
  * has the `ConnectionOptions` of the first one.
  * @param options `http` is the address before `/recent-logs`, `ws` that of the
  *   WebSocket; without `ws` it is the same as `http`.
+ * @throws {RangeError} if all that watch over this connection would watch more than 10 sites.
  */
 export function watch(
   options: WatchOptions & ConnectionOptions & { http: string | URL; ws?: string | URL | undefined },

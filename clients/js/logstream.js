@@ -17,6 +17,7 @@ const DEFAULTS = { // seconds
 // means that the tab or the machine slept.
 const SLEPT = 90;
 const MAX_QUEUE = 1000;
+const MAX_SITES = 10; // of a connection: the server's limit
 
 const shared = new Map();
 
@@ -55,6 +56,7 @@ export class Logstream {
 
   watch(options, handlers = {}) {
     const watch = new Watch({ hold: this.#options.hold, ...defined(options) }, handlers, {
+      check: (watch, sites) => this.#check(watch, sites),
       changed: () => this.#changed(),
       caughtUp: () => this.#closeOld(),
       remove: (watch) => { this.#watches.delete(watch); this.#changed(); },
@@ -73,6 +75,10 @@ export class Logstream {
   // many wait already.
   send(data) {
     const text = typeof data === 'string' ? data : JSON.stringify(data);
+    // These would change what all others get over this connection.
+    if (text?.includes('subscrib') && ['subscribe', 'updatesubscribersite'].includes(parse(text)?.action)) {
+      throw new TypeError('What this connection gets is not changed with `send`: use `show` of a watch, or a new socket.');
+    }
     if (this.#current) this.#current.socket.send(text);
     else if (this.#queue.length >= MAX_QUEUE) return false;
     else this.#queue.push(text);
@@ -80,6 +86,13 @@ export class Logstream {
   }
 
   // ---- What is asked for
+
+  // The server refuses too many as a whole, so nobody would get anything.
+  #check(watch, sites) {
+    const others = [...this.#watches].filter((other) => other !== watch);
+    const count = union([...others, { sites }]).sites.length;
+    if (count > MAX_SITES) throw new RangeError(`A connection watches ${MAX_SITES} sites at most, and with ${sites.join(', ')} it would be ${count}.`);
+  }
 
   // Once for all changes that a page makes at the same time.
   #changed() {
@@ -179,16 +192,11 @@ export class Logstream {
 
   #receive(connection, data) {
     connection.heard = Date.now();
-    let frame;
-    try {
-      frame = JSON.parse(data);
-    } catch {
-      // Shown as it is, below.
-    }
+    let frame = parse(data);
     if (typeof frame !== 'object' || frame === null) frame = { message: String(data), log_level: 'info' };
     if (frame.id === undefined && typeof frame.action === 'string') {
       this.#answered(connection, frame.action === 'pong' ? 'ping' : 'subscribe');
-    } else {
+    } else if (frame.message !== undefined) {
       for (const watch of this.#watches) watch.take(frame, true);
     }
   }
@@ -328,6 +336,7 @@ class Watch {
 
   constructor({ sites, level, seconds = 86400, max = 10000, hold, from }, handlers, stream) {
     Object.assign(this, filterOf(sites, level));
+    stream.check(this, this.sites);
     this.#seconds = seconds;
     this.#max = max;
     this.#hold = hold;
@@ -349,6 +358,7 @@ class Watch {
   show(sites, level = this.level) {
     const filter = filterOf(sites, level);
     if (JSON.stringify(filter) === JSON.stringify({ sites: this.sites, level: this.level })) return;
+    this.#stream.check(this, filter.sites);
     Object.assign(this, filter);
     this.disconnected();
     this.#entries = [];
@@ -615,6 +625,15 @@ export default ReconnectingWebSocket;
 // ---- Small things
 
 const seconds = () => Date.now() / 1000;
+
+// Undefined for what is no JSON.
+function parse(text) {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+}
 
 const defined = (options) => Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined));
 

@@ -5,7 +5,7 @@ import { test } from 'node:test';
 
 import WebSocket from 'ws';
 
-import { Logstream } from '../logstream.js';
+import { Logstream, ReconnectingWebSocket } from '../logstream.js';
 import { assertShown, assertSorted, newSite, now, Proxy, send, Server, sleep, storm, until } from './support.mjs';
 
 const QUICK = { WebSocket, backoff: [0.005, 0.05] };
@@ -446,4 +446,64 @@ test('Messages are in the order of their ids, to the last decimal', async (t) =>
     await server.post({ site, log_message: timestamp, timestamp });
   }
   await seen.untilShown('999999999.5', '1000000000.5', '99999999998.000001', '99999999998.000002', '99999999998.000003');
+});
+
+test('An eleventh site is refused to the part of the page that asks for it, and the others go on', async (t) => {
+  const server = await Server.start(t);
+  const sites = Array.from({ length: 12 }, newSite);
+  const one = watch(t, server.url, { sites: sites.slice(0, 6) });
+  const two = watch(t, server.url, { sites: sites.slice(4, 10) }, {}, one.stream);
+  const expected = { name: 'RangeError', message: `A connection watches 10 sites at most, and with ${sites[10]} it would be 11.` };
+  assert.throws(() => one.stream.watch({ sites: sites[10] }), expected);
+  assert.throws(() => one.watch.show([...sites.slice(0, 4), sites[11]]), RangeError);
+  assert.throws(() => new Logstream(server.url, undefined, QUICK).watch({ sites: sites.slice(0, 11) }), RangeError);
+  await Promise.all([one.untilComplete(), two.untilComplete()]);
+  await server.post({ site: sites[5], log_message: 'to both' });
+  await Promise.all([one.untilShown('to both'), two.untilShown('to both')]);
+  // What nobody watches any more makes room.
+  one.watch.show(sites.slice(9, 11));
+  two.watch.stop();
+  await server.post({ site: sites[10], log_message: 'to the first' });
+  await one.untilShown('to the first');
+});
+
+test('No part of a page can change with `send` what the others get', async (t) => {
+  const server = await Server.start(t);
+  const site = newSite();
+  const seen = watch(t, server.url, { sites: site });
+  await seen.untilComplete();
+  const socket = new ReconnectingWebSocket(`${server.url.replace('http', 'ws')}?site=${site}`, [], QUICK);
+  t.after(() => socket.close());
+  for (const action of ['subscribe', 'updatesubscribersite']) {
+    for (const sender of [seen.watch, seen.stream, socket]) {
+      const expected = { name: 'TypeError', message: /use `show`/ };
+      assert.throws(() => sender.send({ action, site: 'other' }), expected);
+      assert.throws(() => sender.send(JSON.stringify({ action, site: 'other' }, null, 2)), expected);
+    }
+  }
+  seen.watch.send({ action: 'newlog', site, log_message: '"action": "subscribe"', timestamp: now() });
+  await seen.untilShown('"action": "subscribe"');
+});
+
+test('A frame of the data stream is not a message without a text', async (t) => {
+  const server = await Server.start(t);
+  const site = newSite();
+  const frames = [];
+  // As a page that has this socket too, and uses it.
+  class Shared extends WebSocket {
+    constructor(url) {
+      super(url);
+      this.on('open', () => this.send(JSON.stringify({ action: 'updatesubscribersite', site })));
+      this.on('message', (data) => frames.push(JSON.parse(data)));
+    }
+  }
+  const seen = watch(t, server.url, { sites: site }, { WebSocket: Shared });
+  await seen.untilComplete();
+  await until(() => frames.length > 0);
+  await server.post({ site, log_message: 'live' });
+  await until(() => frames.some(({ topic }) => topic === 'userstatus'), () => JSON.stringify(frames));
+  // An answer behind it.
+  seen.watch.send({ action: 'dance' });
+  await until(() => seen.texts().at(-1) === 'Unrecognized WebSocket action.');
+  assert.ok(!seen.texts().includes(undefined), JSON.stringify(seen.list));
 });
