@@ -16,7 +16,7 @@ export interface State {
   readonly state: 'connecting' | 'catching up' | 'live' | 'offline';
   /** Whether the list has no gap: false from the loss of the connection until the history has been fetched again. */
   readonly complete: boolean;
-  /** Why the history could not be fetched. It is tried again. */
+  /** Why there is no connection, after an attempt, or why the history could not be fetched. It is tried again. */
   readonly error?: string;
 }
 
@@ -104,25 +104,56 @@ export interface SocketOptions extends ConnectionOptions {
   http?: string | URL | undefined;
   /** Hands over the messages of so many seconds at the beginning too, so that the page need not ask for them. */
   history?: number | undefined;
+  /** Those of npm's package that are not here do nothing. */
+  [option: string]: unknown;
 }
 
-/** In the place of npm's `reconnecting-websocket`. */
+// What is called with an event may ask for one of the DOM, such as
+// `MessageEvent`, where there is one.
+type Listener<E> = { call(event: E): void }['call'];
+
+export interface SocketEvents {
+  open: Event;
+  message: Event & { readonly data: string };
+  close: Event;
+  error: Event;
+}
+
+/**
+ * In the place of npm's `reconnecting-websocket`. It never has an event
+ * `error`, and its `close` has no code and no reason.
+ */
 export class ReconnectingWebSocket extends EventTarget {
   static readonly CONNECTING: 0;
   static readonly OPEN: 1;
   static readonly CLOSING: 2;
   static readonly CLOSED: 3;
+  readonly CONNECTING: 0;
+  readonly OPEN: 1;
+  readonly CLOSING: 2;
+  readonly CLOSED: 3;
   /** The class for a deployment whose HTTP API has an address of its own. */
   static at(http: string | URL): typeof ReconnectingWebSocket;
-  constructor(url: string, protocols?: string | string[], options?: SocketOptions);
+  /** @throws {TypeError} for an address with `topic`, or without a `site`. */
+  constructor(url: string | URL, protocols?: string | string[], options?: SocketOptions);
   readonly url: string;
   readonly readyState: number;
-  onopen: ((event: Event) => void) | null;
-  onmessage: ((event: MessageEvent<string>) => void) | null;
-  onclose: ((event: Event) => void) | null;
-  onerror: ((event: Event) => void) | null;
+  onopen: Listener<SocketEvents['open']> | null;
+  onmessage: Listener<SocketEvents['message']> | null;
+  onclose: Listener<SocketEvents['close']> | null;
+  onerror: Listener<SocketEvents['error']> | null;
+  addEventListener<Type extends keyof SocketEvents>(
+    type: Type, listener: Listener<SocketEvents[Type]>, options?: Parameters<EventTarget['addEventListener']>[2],
+  ): void;
+  addEventListener(...listener: Parameters<EventTarget['addEventListener']>): void;
+  removeEventListener<Type extends keyof SocketEvents>(
+    type: Type, listener: Listener<SocketEvents[Type]>, options?: Parameters<EventTarget['removeEventListener']>[2],
+  ): void;
+  removeEventListener(...listener: Parameters<EventTarget['removeEventListener']>): void;
+  /** @throws {TypeError} for the actions `subscribe` and `updatesubscribersite`. */
   send(data: string): void;
-  close(): void;
+  /** Neither the code nor the reason reaches the server. */
+  close(code?: number, reason?: string): void;
 }
 
 export default ReconnectingWebSocket;

@@ -39,6 +39,7 @@ export class Logstream {
   #next; // the one that is to replace it, not open yet
   #old; // the one before, kept until all have caught up over the current one
   #failures = 0;
+  #failure; // why there is no connection
   #retry; // a timer
   #ticks; // a timer
   #ticked; // when it last fired
@@ -62,6 +63,7 @@ export class Logstream {
       remove: (watch) => { this.#watches.delete(watch); this.#changed(); },
       send: (data) => this.send(data),
       isOpen: () => this.#current !== undefined,
+      failure: () => this.#failure,
       covers: (watch) => this.#current !== undefined && covers(this.#current.filter, watch),
       wait: (failures) => backoff(this.#options.backoff, failures),
       request: (...request) => this.#request(...request),
@@ -153,7 +155,7 @@ export class Logstream {
       drop(this.#old);
       this.#old = this.#current;
       this.#current = connection;
-      this.#next = undefined;
+      this.#next = this.#failure = undefined;
       connection.opened = connection.heard = Date.now();
       for (const text of this.#queue.splice(0)) socket.send(text);
       this.#update();
@@ -170,6 +172,10 @@ export class Logstream {
     }
     if (connection === this.#next) {
       this.#next = undefined;
+      if (!this.#current) {
+        this.#failure = `No connection to ${this.#ws.host}.`;
+        for (const watch of this.#watches) watch.plan();
+      }
     } else if (connection === this.#current) {
       this.#current = undefined;
       drop(this.#old);
@@ -230,6 +236,7 @@ export class Logstream {
     for (const connection of [this.#old, this.#current, this.#next]) drop(connection);
     this.#ticks = this.#retry = this.#old = this.#current = this.#next = undefined;
     this.#failures = 0;
+    this.#failure = undefined;
     this.#queue = [];
     globalThis.removeEventListener?.('online', this.#wake);
     globalThis.removeEventListener?.('offline', this.#doubt);
@@ -348,10 +355,12 @@ class Watch {
 
   get state() {
     let state = 'live';
-    if (!this.#stream.isOpen()) state = globalThis.navigator?.onLine === false ? 'offline' : 'connecting';
+    const isOpen = this.#stream.isOpen();
+    const error = isOpen ? this.#failure : this.#stream.failure();
+    if (!isOpen) state = globalThis.navigator?.onLine === false ? 'offline' : 'connecting';
     else if (!this.#stream.covers(this)) state = 'catching up';
     else if (!this.#isComplete && this.#failure === undefined) state = 'catching up';
-    return { state, complete: this.#isComplete && state === 'live', ...(this.#failure !== undefined && { error: this.#failure }) };
+    return { state, complete: this.#isComplete && state === 'live', ...(error !== undefined && { error }) };
   }
 
   // Shows other sites, or another level, over the same connection.
@@ -551,6 +560,10 @@ export class ReconnectingWebSocket extends EventTarget {
   static OPEN = 1;
   static CLOSING = 2;
   static CLOSED = 3;
+  CONNECTING = 0;
+  OPEN = 1;
+  CLOSING = 2;
+  CLOSED = 3;
   onopen = null;
   onmessage = null;
   onclose = null;
@@ -572,9 +585,13 @@ export class ReconnectingWebSocket extends EventTarget {
     super();
     // As listeners, so that one that throws does not stop the next message.
     for (const type of ['open', 'message', 'close']) this.addEventListener(type, (event) => this[`on${type}`]?.(event));
+    if (typeof url !== 'string' && !(url instanceof URL)) throw new TypeError(`The address is a ${typeof url}; expected a string or a URL.`);
     const address = new URL(url, globalThis.location?.href);
+    if (address.searchParams.has('topic')) {
+      throw new TypeError("`topic` in the address is not supported here: a page of the data stream keeps npm's `reconnecting-websocket`.");
+    }
     const sites = address.searchParams.getAll('site');
-    const level = address.searchParams.get('level') ?? undefined;
+    const level = address.searchParams.get('level')?.toLowerCase();
     address.search = '';
     this.url = String(url);
     const ws = address.href.replace(/\/$/, '').replace(/^http/, 'ws');

@@ -507,3 +507,20 @@ test('A frame of the data stream is not a message without a text', async (t) => 
   await until(() => seen.texts().at(-1) === 'Unrecognized WebSocket action.');
   assert.ok(!seen.texts().includes(undefined), JSON.stringify(seen.list));
 });
+
+test('The state says why there is no connection, from the first attempt that fails on', async (t) => {
+  const server = await Server.start(t);
+  const proxy = await Proxy.start(t, server);
+  const error = `No connection to ${new URL(proxy.url).host}.`;
+  proxy.isRefusing = true;
+  const seen = watch(t, proxy.url, { sites: newSite() });
+  await until(() => seen.state?.error, () => JSON.stringify(seen.states));
+  assert.deepEqual(seen.state, { state: 'connecting', complete: false, error });
+  proxy.isRefusing = false;
+  await seen.untilComplete();
+  assert.deepEqual(seen.state, { state: 'live', complete: true });
+  // After a loss too.
+  proxy.isRefusing = true;
+  proxy.cut();
+  await until(() => seen.state.error === error, () => JSON.stringify(seen.states));
+});

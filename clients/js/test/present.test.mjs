@@ -104,3 +104,17 @@ test('The changed page sends, hears errors, and can leave its request for the hi
   await until(() => events.at(-1) === 'close');
   assert.deepEqual(events.filter((event) => event !== 'open'), ['before', 'sent', 'Unrecognized WebSocket action.', 'close']);
 });
+
+test('What the replacement cannot do it refuses by name', async (t) => {
+  const server = await Server.start(t);
+  const { default: Socket } = await import('../logstream.js');
+  const url = server.url.replace('http', 'ws');
+  assert.throws(() => new Socket(`${url}/?topic=userstatus&?site=rws`, [], OPTIONS), { name: 'TypeError', message: /`topic` in the address is not supported/ });
+  assert.throws(() => new Socket(() => url, [], OPTIONS), { name: 'TypeError', message: 'The address is a function; expected a string or a URL.' });
+  assert.throws(() => new Socket(`${url}?site=tst&level=loud`, [], OPTIONS), { name: 'TypeError', message: /^`level` is none of debug,/ });
+  const socket = new Socket(new URL(`${url}?site=tst&level=WARNING`), [], OPTIONS);
+  t.after(() => socket.close());
+  assert.equal(socket.readyState, socket.CONNECTING);
+  assert.deepEqual([socket.OPEN, socket.CLOSING, socket.CLOSED], [Socket.OPEN, Socket.CLOSING, Socket.CLOSED]);
+  await until(() => socket.readyState === socket.OPEN);
+});

@@ -19,6 +19,8 @@ const watching = watch({ http: '/logs', ws: 'wss://localhost', sites: ['tst'], l
 });
 watching.show('abc');
 watching.show(['abc', 'tst'], 'debug');
+// @ts-expect-error: not a list of names
+watching.show([1]);
 const isSent: boolean = watching.send({ action: 'newlog', site: 'tst', log_message: String(shown.length) });
 watching.stop();
 
@@ -33,5 +35,22 @@ new Logstream('http://localhost', undefined, { backoff: [1, 2], WebSocket }).wat
 
 const socket = new ReconnectingWebSocket('ws://localhost?site=tst', [], { http: 'http://localhost', history: 60 });
 socket.onmessage = ({ data }) => JSON.parse(data);
+socket.addEventListener('message', ({ data }) => data.trim());
+socket.addEventListener('message', ({ data }) => data.trim(), { once: true });
+for (const type of ['open', 'close', 'error'] as const) socket.addEventListener(type, (event) => event.type);
+socket.addEventListener('other', (event) => event.type);
+// @ts-expect-error: no message has it
+socket.addEventListener('message', ({ reason }) => reason);
+// @ts-expect-error: only a message has it
+socket.addEventListener('open', ({ data }) => data);
+const isClosed: boolean = socket.readyState === socket.CLOSED || socket.CONNECTING > socket.OPEN || socket.CLOSING === 2;
+socket.close();
+socket.close(1000, String(isClosed));
+// What npm's package has besides.
+new ReconnectingWebSocket(new URL('ws://localhost?site=tst'), [], { maxReconnectionDelay: 1000, debug: true });
+// @ts-expect-error: no function
+new ReconnectingWebSocket(() => 'ws://localhost?site=tst');
+// @ts-expect-error: a known option of another type
+new ReconnectingWebSocket('ws://localhost?site=tst', [], { history: 'all' });
 const Bound: typeof Socket = Socket.at('http://localhost');
 new Bound('ws://localhost?site=tst').send(String(isSent));
