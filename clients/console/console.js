@@ -39,6 +39,17 @@ function settingsOf(search) {
   };
 }
 
+// What an address asks for and does not get.
+function ignored(search) {
+  const query = new URLSearchParams(search);
+  const count = new Set(query.getAll('site').filter(Boolean)).size;
+  const level = query.get('level');
+  return [
+    count > MAX_SITES && `${MAX_SITES} sites at most: the last ${count - MAX_SITES} of ${count} are left out.`,
+    level && !LEVELS.includes(level) && `There is no level ${level}: all are shown.`,
+  ].filter(Boolean).join(' ');
+}
+
 function queryOf({ http, ws, sites, level, search, ...flags }) {
   const query = new URLSearchParams();
   if (http) query.set('http', http);
@@ -90,8 +101,13 @@ function drawSettings() {
     }
     return item;
   }));
-  $('#site').disabled = sites.length === MAX_SITES;
+  const isFull = sites.length === MAX_SITES;
+  $('#site').disabled = isFull;
+  $('#site').placeholder = isFull ? `${MAX_SITES} sites at most` : 'Add a site';
   $('#least').value = level;
+  // They are out of sight on a phone.
+  const filters = (level !== 'debug') + (search !== '');
+  set($('#open-filters'), filters > 0 ? `Filters · ${filters}` : 'Filters');
   if ($('#search').value.trim() !== search) $('#search').value = search;
   $('#utc').checked = utc;
   $('#sound').checked = sound;
@@ -115,7 +131,9 @@ function addresses() {
 }
 
 function addressOf(name, text, base) {
-  const url = URL.canParse(text, base) ? new URL(text, base) : null;
+  // `127.0.0.1:3000` would be a path.
+  const isAddress = /^([a-z]+:|[./])/i.test(text) && URL.canParse(text, base);
+  const url = isAddress ? new URL(text, base) : null;
   if (!url || !/^(https?|wss?):$/.test(url.protocol) || url.username || name === 'http' && !url.protocol.startsWith('http')) {
     const scheme = name === 'http' ? 'https' : 'wss';
     throw new Error(`The address of this page has a wrong '${name}': ${text}; expected one such as ${scheme}://logs.example.org`);
@@ -160,6 +178,7 @@ function drawState() {
   set($('#state strong'), name);
   set($('#state span'), problem ? '' : completeness);
   set($('#problem'), problem || (state.error === undefined ? ''
+    : ['connecting', 'offline'].includes(state.state) ? `${state.error} Trying again…`
     : `The last 24 hours could not be loaded (${state.error}), so messages may be missing. Trying again…`));
   if (state.complete && !wasComplete) {
     wasComplete = true;
@@ -425,7 +444,32 @@ function rowOf(entry, words) {
   // Only ever as text: what others send must not become markup.
   site.append(...marked(entry.shownSite, words));
   text.append(...marked(entry.text, words));
+  // Not in a search: what was found may be far down.
+  if (words.length === 0 && isLong(entry.text)) clamp(element, text);
   return element;
+}
+
+// More than some 20 lines. How long a line is, only a layout would tell.
+const isLong = (text) => text.length > 3 * screen.width || text.split('\n', 22).length > 21;
+
+function clamp(element, text) {
+  const button = document.createElement('button');
+  button.type = 'button';
+  button.className = 'all';
+  const draw = (isOpen) => {
+    text.classList.toggle('clamped', !isOpen);
+    button.textContent = isOpen ? 'Show less' : 'Show all';
+    button.setAttribute('aria-expanded', isOpen);
+  };
+  button.onclick = () => {
+    const isOpen = button.getAttribute('aria-expanded') !== 'true';
+    // The beginning stays in view, or the button that was pressed.
+    const kept = isOpen ? element : button, { top } = kept.getBoundingClientRect();
+    draw(isOpen);
+    log.scrollTop += kept.getBoundingClientRect().top - top;
+  };
+  draw(false);
+  element.append(button);
 }
 
 // "2020-11-04T18:21:03.418Z", or with the offset of this computer's zone.
@@ -498,7 +542,7 @@ function drawEmpty() {
   if (rows.length + pending.length > 0 || problem) text = '';
   else if (store.length > 0) text = `Nothing matches “${settings.search}” in ${number.format(store.length)} messages.`;
   else if (state.complete) text = 'No messages in the last 24 hours.';
-  else if (!wasComplete) text = 'Loading the last 24 hours…';
+  else if (!wasComplete && state.error === undefined) text = 'Loading the last 24 hours…';
   set($('#empty'), text);
 }
 
@@ -764,10 +808,10 @@ document.addEventListener('copy', (event) => {
 });
 
 let telling;
-function tell(text) {
+function tell(text, seconds = 4) {
   $('#notice').textContent = text;
   clearTimeout(telling);
-  telling = setTimeout(() => { $('#notice').textContent = ''; }, 4000);
+  telling = setTimeout(() => { $('#notice').textContent = ''; }, 1000 * seconds);
 }
 
 // ---- The forms and keys
@@ -857,3 +901,4 @@ addEventListener('popstate', () => apply(settingsOf(location.search)));
 drawSettings();
 drawPast();
 start();
+tell(ignored(location.search), 20);

@@ -486,6 +486,68 @@ pageTest('A bookmark has all that is set', {}, async ({ page, site }) => {
   assert.deepEqual(await set(), [site, 'debug', '', false, false, false]);
 });
 
+pageTest('What the address asks for and does not get is said', {}, async ({ page, site }) => {
+  const notice = page.locator('#notice');
+  const sites = Array.from({ length: 12 }, (_, number) => `site=${site}-${number}`).join('&');
+  await open(page, `${sites}&level=loud`);
+  await untilIn(page, '#notice', /^10 sites at most: the last 2 of 12 are left out\. There is no level loud: all are shown\.$/);
+  const field = page.getByLabel('Add a site');
+  assert.ok(await field.isDisabled());
+  assert.equal(await field.getAttribute('placeholder'), '10 sites at most');
+  assert.ok(await field.evaluate((each) => {
+    const text = document.createElement('canvas').getContext('2d');
+    text.font = getComputedStyle(each).font;
+    return text.measureText(each.placeholder).width < each.clientWidth - parseFloat(getComputedStyle(each).paddingLeft) * 2;
+  }), 'the placeholder is cut off');
+  await page.getByRole('button', { name: `Remove ${site}-9` }).click();
+  assert.equal(await field.getAttribute('placeholder'), 'Add a site');
+  await open(page, `site=${site}&level=warning`);
+  assert.equal(await notice.textContent(), '');
+});
+
+pageTest('On a phone the button says how many filters are set', { viewport: PHONE }, async ({ page, site }) => {
+  await open(page, `site=${site}`);
+  const button = page.locator('#open-filters');
+  assert.equal(await button.textContent(), 'Filters');
+  await button.click();
+  await page.getByLabel('Level', { exact: true }).selectOption('from error');
+  await untilIn(page, '#open-filters', /^Filters · 1$/);
+  await page.getByRole('searchbox').fill('dome');
+  await untilIn(page, '#open-filters', /^Filters · 2$/);
+  await page.reload();
+  await untilIn(page, '#open-filters', /^Filters · 2$/);
+});
+
+for (const [name, options] of Object.entries({ 'a desktop': {}, 'a phone': { viewport: PHONE } })) pageTest(`A very long message is shown in part, and as a whole at a key: ${name}`, options, async ({ page, site }) => {
+  const lines = Array.from({ length: 80 }, (_, number) => `line ${number}`).join('\n');
+  await fill(site, 40, now() - 1000);
+  await post({ site, log_message: lines, timestamp: now() - 500 });
+  await post({ site, log_message: 'x'.repeat(20_000), timestamp: now() - 400 });
+  await post({ site, log_message: lines.split('\n', 20).join('\n'), timestamp: now() - 300 });
+  await open(page, `site=${site}`);
+  await until(async () => await rowsOf(page).count() === 43);
+  const row = rowsOf(page).nth(40), heightOf = async (each) => (await each.boundingBox()).height;
+  const button = row.getByRole('button', { name: 'Show all' });
+  assert.equal(await page.getByRole('button', { name: 'Show all' }).count(), 2);
+  for (const at of [40, 41]) assert.ok(await heightOf(rowsOf(page).nth(at)) < 600);
+  await row.scrollIntoViewIfNeeded();
+  await button.focus();
+  const { y } = await row.boundingBox();
+  await page.keyboard.press('Enter');
+  await row.getByRole('button', { name: 'Show less' }).waitFor();
+  await page.evaluate(() => new Promise((resolve) => requestAnimationFrame(() => requestAnimationFrame(resolve))));
+  assert.ok(await heightOf(row) > 1400);
+  assert.ok(Math.abs((await row.boundingBox()).y - y) < 1, 'the beginning has moved');
+  await page.keyboard.press('Enter');
+  await button.waitFor();
+  assert.ok(await heightOf(row) < 600);
+  // A find may be far down.
+  if (options.viewport) await page.getByRole('button', { name: 'Filters' }).click();
+  await page.getByRole('searchbox').fill('line 79');
+  await untilShown(page, lines);
+  assert.ok(await isInView(page, page.locator('mark').last()));
+});
+
 // ---- Sending
 
 pageTest('A message sent with the form appears once, on every page of its site', { viewport: PHONE }, async ({ page, site }) => {
@@ -562,6 +624,20 @@ pageTest('The state is shown: connecting, catching up, live, offline, and whethe
   await page.evaluate(() => dispatchEvent(new Event('online')));
   await untilIn(page, '#state', /^Live complete$/);
   await untilShown(page, 'before', 'missed');
+});
+
+pageTest('Without a server the page says so, and goes on trying', { expected: [CONNECTION_FAILED] }, async ({ t, page, site }) => {
+  const proxy = await Proxy.start(t, server);
+  proxy.isRefusing = true;
+  await page.goto(`${server.url}/?site=${site}&http=${proxy.url}`);
+  const alert = page.getByRole('alert').filter({ hasText: `No connection to ${new URL(proxy.url).host}. Trying again…` });
+  await alert.waitFor();
+  await untilIn(page, '#state', /^Connecting messages may be missing$/);
+  assert.equal(await page.locator('#empty').textContent(), '');
+  proxy.isRefusing = false;
+  await untilComplete(page);
+  await alert.waitFor({ state: 'hidden' });
+  await page.getByText('No messages in the last 24 hours.').waitFor();
 });
 
 pageTest(
@@ -890,6 +966,7 @@ pageTest('From any web host it shows the deployment that its address names', {},
 for (const search of [
   'http=javascript:globalThis.attacked=true', 'ws=javascript:globalThis.attacked=true', 'http=data:text/html,x', 'http=file:///etc/passwd',
   'http=ws://127.0.0.1', 'ws=ftp://127.0.0.1', 'http=https://a:b@127.0.0.1', 'http=http://[', 'http=blob:http://127.0.0.1/1',
+  'http=127.0.0.1:3478', 'ws=127.0.0.1:3478', 'http=localhost:3478',
 ]) {
   pageTest(`An address that is none does no harm: ${search}`, {}, async ({ page, site }) => {
     const requests = [];
