@@ -6,13 +6,11 @@ use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Arg, Args, Command};
 use logstream_core::Level;
 use logstream_core::message::MAX_SITE_BYTES;
+use logstream_core::subscription::MAX_SITES;
 
 use super::Failure;
 use super::client::Client;
 use super::profiles::{self, Profile};
-
-/// The most sites that `recent-logs` and a connection take.
-const MAX_SITES: usize = 10;
 
 /// Which deployment is meant.
 #[derive(Args)]
